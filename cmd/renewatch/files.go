@@ -1,0 +1,24 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+
+	"github.com/renewatch/renewatch/internal/durable"
+)
+
+func readJSONFile(path string, v any) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(data, v)
+}
+
+func writeJSONFile(path string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(path, append(data, '\n'), 0o600)
+}

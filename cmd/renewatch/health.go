@@ -1,0 +1,41 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/renewatch/renewatch/internal/status"
+)
+
+func (a *app) healthCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "health",
+		Short: "exit 0 when the local daemon is alive",
+		Long: `health asks the daemon of this state directory whether its loops beat. It says
+nothing about certificates: it is meant for a container's HEALTHCHECK.`,
+		Args: noArgs,
+		RunE: func(*cobra.Command, []string) error {
+			dir := a.stateDir
+			if dir == "" {
+				cfg, err := a.load(exitFailed)
+				if err != nil {
+					return err
+				}
+				dir = cfg.StateDir
+			}
+			if err := status.Health(context.Background(), dir); err != nil {
+				hint := ""
+				var h interface{ Hint() string }
+				if errors.As(err, &h) {
+					hint = h.Hint()
+				}
+				return failed(exitFailed, hint, "%v", err)
+			}
+			fmt.Fprintln(a.stdout, "alive")
+			return nil
+		},
+	}
+}

@@ -1,0 +1,6 @@
+// Command renewatch is an ACME renewal watchdog sidecar.
+package main
+
+import "os"
+
+func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }

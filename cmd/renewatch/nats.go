@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/renewatch/renewatch/internal/natsd"
+	"github.com/renewatch/renewatch/internal/status"
+	"github.com/renewatch/renewatch/notify"
+)
+
+// senderOptions says where events go, without the server.
+func (d *daemon) senderOptions() notify.SenderOptions {
+	c := d.cfg.NATS
+	return notify.SenderOptions{
+		Journal: d.journal, URLs: c.URLs,
+		Creds: c.Creds, NKey: c.NKey, Token: c.Token, TokenFile: c.TokenFile, User: c.User, Password: c.Password, PasswordFile: c.PasswordFile,
+		TLS:    notify.TLSOptions{CA: c.TLS.CA, Cert: c.TLS.Cert, Key: c.TLS.Key, First: c.TLS.First},
+		Prefix: c.Prefix, Mode: notify.Mode(c.Mode), Stream: c.Stream, EnsureStream: c.EnsureStream,
+		OnRefused: func(r notify.Refused) {
+			go d.keeper.Raise("nats-refused", fmt.Sprintf("NATS refused %s for ever: %s", r.Kind, r.Reason), "it is kept in the journal's directory refused")
+		},
+	}
+}
+
+// checkNATS finds out at the start what is wrong with the options.
+func (d *daemon) checkNATS() error {
+	if !d.cfg.NATS.Enabled || len(d.cfg.NATS.URLs) == 0 {
+		return nil
+	}
+	_, err := notify.NewSender(d.senderOptions())
+	var bad *notify.OptionError
+	if errors.As(err, &bad) {
+		return failed(exitConfig, bad.Hint(), "%v", bad)
+	}
+	if err != nil {
+		return failed(exitConfig, "", "nats: %v", err)
+	}
+	return nil
+}
+
+// serveNATS runs the sender, and the embedded server where none is named.
+func (d *daemon) serveNATS(ctx context.Context, told func()) {
+	o := d.senderOptions()
+	if len(o.URLs) > 0 {
+		told()
+	} else if d.cfg.NATS.Embedded.Enabled {
+		var srv *natsd.Server
+		if !d.retry(ctx, "nats-port", told, func() (err error) {
+			e := d.cfg.NATS.Embedded
+			srv, err = natsd.Start(natsd.Options{Listen: e.Listen, StoreDir: filepath.Join(d.cfg.StateDir, "nats"), MaxStore: e.MaxStore,
+				Prefix: o.Prefix, Stream: o.Stream, Log: d.natsLog})
+			if err == nil {
+				d.reached(func(r *status.Run) { r.NATS = srv.URL() })
+			}
+			return err
+		}) {
+			return
+		}
+		defer srv.Shutdown()
+		o.InProcess = srv
+		o.Creds, o.NKey, o.Token, o.TokenFile, o.PasswordFile, o.TLS = "", "", "", "", "", notify.TLSOptions{}
+		o.User, o.Password = srv.Credentials()
+		o.Inbox = natsd.SenderInbox
+	} else {
+		told()
+		<-ctx.Done()
+		return
+	}
+	s, err := notify.NewSender(o)
+	if err != nil {
+		d.keeper.Raise("nats", err.Error(), "")
+		return
+	}
+	d.sender.Store(s)
+	if err := s.Run(ctx); err != nil && ctx.Err() == nil {
+		d.keeper.Raise("nats", err.Error(), "")
+	}
+}
+
+func (d *daemon) natsLog(level, sentence string) {
+	switch level {
+	case "error":
+		d.log.Error().Str("room", "nats").Msg(sentence)
+	case "warn":
+		d.log.Warn().Str("room", "nats").Msg(sentence)
+	default:
+		d.log.Debug().Str("room", "nats").Msg(sentence)
+	}
+}
+
+// How often the sender is looked at, and how long events may wait before that is
+// a trouble.
+const (
+	mindEvery = 10 * time.Second
+	mayWait   = 5 * time.Minute
+)
+
+// mind watches what nobody else does: whether events get out, and what the
+// journal has to report.
+func (d *daemon) mind(ctx context.Context) {
+	tick := time.NewTicker(mindEvery)
+	defer tick.Stop()
+	refused := 0
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if r := d.journal.TakeReport(); !r.Empty() {
+			d.log.Warn().Interface("report", r).Msg("the journal reports")
+			if r.DroppedStory+r.DroppedAlerts > 0 || r.Vanished || r.Err != nil {
+				d.keeper.Raise("journal", journalTrouble(r), "is NATS away for long, or the disk full? see journal.max_size")
+			}
+		} else {
+			d.keeper.Clear("journal")
+		}
+		s := d.sender.Load()
+		if s == nil {
+			continue
+		}
+		st := s.Status()
+		if late := st.Depth > 0 && time.Since(st.OldestUnsent) > mayWait; late {
+			why := st.LastError
+			if why == "" {
+				why = "no answer"
+			}
+			d.keeper.Raise("nats", "events wait for NATS: "+why, "is the server reachable, are the credentials and the stream right? nothing is lost meanwhile")
+		} else {
+			d.keeper.Clear("nats")
+		}
+		if st.Refused == refused && st.Depth == 0 {
+			d.keeper.Clear("nats-refused")
+		}
+		refused = st.Refused
+	}
+}
+
+func journalTrouble(r notify.Report) string {
+	switch {
+	case r.DroppedStory+r.DroppedAlerts > 0:
+		return fmt.Sprintf("the journal reached its size: %d events and %d alerts that were not sent yet were deleted", r.DroppedStory, r.DroppedAlerts)
+	case r.Vanished:
+		return "somebody deleted the journal's file while it was written"
+	}
+	return "the journal has trouble: " + r.Err.Error()
+}

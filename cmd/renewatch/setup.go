@@ -1,0 +1,87 @@
+package main
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+
+	"github.com/renewatch/renewatch/internal/config"
+	"github.com/renewatch/renewatch/internal/reload"
+	"github.com/renewatch/renewatch/internal/watchdog"
+	"github.com/renewatch/renewatch/verify"
+	"github.com/renewatch/renewatch/watch"
+)
+
+// keeperSetup turns a configuration into what the keeper takes. Roots are read
+// afresh, so that a reload of the configuration also sees new ones.
+func keeperSetup(cfg *config.Config, repair bool) (watchdog.Setup, error) {
+	s := watchdog.Setup{Servers: map[string]reload.Server{}}
+	for name, c := range cfg.Servers {
+		server := reload.Server{Name: name, Way: way(c.Way), Test: c.Test}
+		if c.Then != nil {
+			then := way(*c.Then)
+			server.Then = &then
+		}
+		s.Servers[name] = server
+	}
+	roots := map[string]*x509.CertPool{}
+	for _, c := range cfg.Certificates {
+		v := c.Verify
+		cert := watchdog.Certificate{
+			Source: watch.Source{Name: c.Name, Cert: c.Cert, Key: c.Key},
+			Policy: watchdog.Policy{Repair: repair, Grace: v.Grace, Deadline: v.Deadline, Retries: v.Retries, Recheck: v.Recheck,
+				Every: v.Every, Samples: v.Samples, Spread: v.Spread},
+			Server: c.Server, Timeout: v.Timeout,
+		}
+		pool, known := roots[v.CA]
+		if !known {
+			var err error
+			pool, err = verify.LoadRoots(v.CA)
+			if errors.Is(err, verify.ErrNoRoots) {
+				pool, err = x509.NewCertPool(), nil
+			}
+			if err != nil {
+				return s, failed(exitConfig, "verify.ca names a PEM file with CA certificates", "%s: %v", c.At, err)
+			}
+			roots[v.CA] = pool
+		}
+		cert.Roots = pool
+		if verify.NoRoots(pool) {
+			cert.Impaired = "there are no trusted root certificates on this host, so no chain can be judged"
+		}
+		if c.Endpoints != nil {
+			cert.Endpoints = []watchdog.Endpoint{}
+		}
+		for _, e := range c.Endpoints {
+			cert.Endpoints = append(cert.Endpoints, watchdog.Endpoint{URL: e.URL, Server: e.Server, File: e.File, AnyValid: e.AnyValid, Required: e.Required})
+		}
+		s.Certificates = append(s.Certificates, cert)
+	}
+	return s, nil
+}
+
+func way(w config.Way) reload.Way {
+	return reload.Way{Unit: w.Unit, Command: w.Command, Signal: w.Signal, PIDFile: w.PIDFile}
+}
+
+// needsRestart names what differs between two configurations and is read at the
+// start only.
+func needsRestart(old, now *config.Config) []string {
+	var out []string
+	for _, x := range []struct {
+		key      string
+		old, now any
+	}{
+		{"state_dir", old.StateDir, now.StateDir},
+		{"host", old.Host, now.Host},
+		{"log", old.Log, now.Log},
+		{"nats", old.NATS, now.NATS},
+		{"http", old.HTTP, now.HTTP},
+		{"journal", old.Journal, now.Journal},
+	} {
+		if fmt.Sprintf("%+v", x.old) != fmt.Sprintf("%+v", x.now) {
+			out = append(out, x.key)
+		}
+	}
+	return out
+}

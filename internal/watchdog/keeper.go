@@ -1,0 +1,593 @@
+package watchdog
+
+import (
+	"container/heap"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/renewatch/renewatch/internal/reload"
+	"github.com/renewatch/renewatch/notify"
+	"github.com/renewatch/renewatch/verify"
+	"github.com/renewatch/renewatch/watch"
+)
+
+// Certificate is one configured certificate, or a glob of them.
+type Certificate struct {
+	Source watch.Source
+	// Policy holds the times; Name, Host and Instance are filled in.
+	Policy Policy
+	// Server is reloaded for endpoints that name no other; "": none.
+	Server string
+	// Endpoints; nil: https:// for each DNS name of the leaf.
+	Endpoints []Endpoint
+	// Roots are trusted; nil: the system's.
+	Roots *x509.CertPool
+	// Timeout of one sample; 0: the Prober's.
+	Timeout time.Duration
+	// Impaired says why nothing can be judged (no trusted roots, say); "" when it can.
+	Impaired string
+}
+
+// Endpoint is one place where a certificate must be served.
+type Endpoint struct {
+	URL      verify.Endpoint
+	Server   string // empty: the certificate's
+	File     string // the copy this consumer loads; empty: none
+	AnyValid bool
+	Required bool
+}
+
+// Prober looks at endpoints; a *verify.Prober is one.
+type Prober interface {
+	Check(ctx context.Context, t verify.Target, samples int) []verify.Verdict
+	Round(ctx context.Context, t verify.Target, samples int, patience verify.Patience) []verify.Verdict
+	Confirm(ctx context.Context, t verify.Target, w verify.Window) []verify.Verdict
+}
+
+// Journal keeps events; a *notify.Journal is one.
+type Journal interface {
+	Append(...notify.Draft) ([]notify.Event, error)
+}
+
+// Reloader reloads a server once; a reload.Runner is one.
+type Reloader interface {
+	Run(ctx context.Context, s reload.Server, step reload.Step, touch []string) reload.Result
+}
+
+// Setup is what the keeper takes from a configuration.
+type Setup struct {
+	Certificates []Certificate
+	Servers      map[string]reload.Server
+}
+
+// Options is what a Keeper needs. Every field is required unless it says else.
+type Options struct {
+	StateDir string
+	Host     string
+	Instance string
+	Version  string // told by agent.started
+	Journal  Journal
+	Watcher  Watcher
+	Prober   Prober
+	Reloader Reloader
+	Limits   reload.Limits // zero: the defaults
+	// Resolver, when not nil, is the one that the probers use.
+	Resolver *Resolver
+	// BuildTime is when this program was built; zero: unknown. A clock before it
+	// is wrong.
+	BuildTime time.Time
+	// Newest is the time of the newest event in the journal; zero: none. A clock
+	// over a minute before it is wrong.
+	Newest time.Time
+	Log    zerolog.Logger
+	// Beat is called at least every BeatEvery while the loop runs; may be nil.
+	Beat func()
+}
+
+// BeatEvery is how often the loop beats at least.
+const BeatEvery = 10 * time.Second
+
+// Watcher watches files; a *watch.Watcher is one.
+type Watcher interface {
+	Run(ctx context.Context, out chan<- watch.Observation) error
+	Set([]watch.Source)
+}
+
+// retryAfter is when what could not be written is tried again.
+const retryAfter = 5 * time.Second
+
+// Keeper is the shell around Step: one loop that feeds it, persists what it
+// decided, and then acts.
+type Keeper struct {
+	o       Options
+	log     zerolog.Logger
+	setup   Setup
+	certs   map[string]*cert
+	servers map[string]*server
+	agent   *agent
+	names   index
+	wakes   wakes
+
+	seen    chan watch.Observation
+	rounds  chan roundDone
+	runs    chan runDone
+	calls   chan func()
+	retry   []func()
+	retryAt time.Time
+	wg      sync.WaitGroup
+	ctx     context.Context
+
+	ended chan struct{} // closed when Run returns
+
+	impaired  atomic.Pointer[string] // why no verdict can be trusted just now
+	troubles  atomic.Pointer[map[string]Trouble]
+	clocks    clocks
+	clockPast bool      // the clock is behind what is certainly past
+	clockAt   time.Time // when the clock was found to be moved, or right again
+	newest    time.Time // of the newest event
+}
+
+// cert is one certificate at run time.
+type cert struct {
+	conf    *Certificate
+	policy  Policy
+	path    string
+	state   State
+	written [32]byte // hash of the state as written
+	cancel  context.CancelFunc
+	touch   []string
+	wake    time.Time
+}
+
+// New returns a Keeper that has read its state directory.
+func New(o Options, setup Setup) (*Keeper, error) {
+	for _, dir := range []string{"certificates", "servers"} {
+		if err := os.MkdirAll(filepath.Join(o.StateDir, dir), 0o700); err != nil {
+			return nil, err
+		}
+	}
+	k := &Keeper{
+		o: o, log: o.Log, setup: setup,
+		certs: map[string]*cert{}, servers: map[string]*server{}, names: newIndex(),
+		seen: make(chan watch.Observation, 64), rounds: make(chan roundDone), runs: make(chan runDone), calls: make(chan func()), ended: make(chan struct{}), newest: o.Newest,
+	}
+	var err error
+	if k.agent, err = loadAgent(k); err != nil {
+		return nil, err
+	}
+	if err := k.loadServers(); err != nil {
+		return nil, err
+	}
+	if err := k.checkStates(); err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+// Run runs until ctx ends. It returns when everything it started has ended.
+func (k *Keeper) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer close(k.ended)
+	k.ctx = ctx
+	if err := k.agent.started(); err != nil {
+		return fmt.Errorf("the state directory cannot be written: %w", err)
+	}
+	k.configure(k.setup)
+	k.o.Watcher.Set(k.sources())
+	watching := make(chan error, 1)
+	k.wg.Go(func() { watching <- k.o.Watcher.Run(ctx, k.seen) })
+	k.resumeServers()
+	err := k.loop(ctx, watching)
+	cancel()
+	k.drain()
+	if stopErr := k.agent.stopped(); err == nil {
+		err = stopErr
+	}
+	return err
+}
+
+func (k *Keeper) loop(ctx context.Context, watching <-chan error) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		if k.o.Beat != nil {
+			k.o.Beat()
+		}
+		timer.Reset(k.pause())
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-watching:
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("the file watcher ended: %w", err)
+		case o := <-k.seen:
+			k.observe(o)
+		case r := <-k.rounds:
+			k.roundDone(r)
+		case r := <-k.runs:
+			k.runDone(r)
+		case f := <-k.calls:
+			f()
+		case <-timer.C:
+			k.due()
+		}
+	}
+}
+
+// drain takes in what still arrives until every goroutine has ended. What a
+// reload did is kept; rounds that were cut off are not.
+func (k *Keeper) drain() {
+	done := make(chan struct{})
+	go func() { k.wg.Wait(); close(done) }()
+	for {
+		select {
+		case <-k.seen:
+		case <-k.rounds:
+		case r := <-k.runs:
+			k.runDone(r)
+		case f := <-k.calls:
+			f()
+		case <-done:
+			return
+		}
+	}
+}
+
+// do runs f in the loop. It does nothing when the keeper has ended.
+func (k *Keeper) do(end <-chan struct{}, f func()) {
+	select {
+	case k.calls <- f:
+	case <-end:
+	}
+}
+
+// Reconfigure replaces the setup while the keeper runs.
+func (k *Keeper) Reconfigure(ctx context.Context, setup Setup) {
+	done := make(chan struct{})
+	k.do(ctx.Done(), func() {
+		k.configure(setup)
+		k.o.Watcher.Set(k.sources())
+		for _, name := range sortedKeys(k.certs) {
+			k.apply(k.certs[name], Input{Look: true})
+		}
+		close(done)
+	})
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
+func (k *Keeper) sources() []watch.Source {
+	out := make([]watch.Source, len(k.setup.Certificates))
+	for i, c := range k.setup.Certificates {
+		out[i] = c.Source
+	}
+	return out
+}
+
+// configure puts a setup in force: certificates that are gone are dropped (their
+// state stays on disk), those with a fixed name are loaded.
+func (k *Keeper) configure(setup Setup) {
+	k.setup = setup
+	bySource := map[watch.Source]*Certificate{}
+	for i := range setup.Certificates {
+		bySource[setup.Certificates[i].Source] = &setup.Certificates[i]
+	}
+	for name, c := range k.certs {
+		conf := bySource[c.conf.Source]
+		if conf == nil {
+			k.stopProbe(c)
+			k.names.remove(name)
+			delete(k.certs, name)
+			continue
+		}
+		k.adopt(c, conf, name)
+	}
+	k.configureServers(setup.Servers)
+	for i := range setup.Certificates {
+		conf := &setup.Certificates[i]
+		if conf.Source.Name != "" && k.certs[conf.Source.Name] == nil {
+			k.load(conf, conf.Source.Name, conf.Source.Cert)
+		}
+	}
+	k.resumeGlobs()
+	var roots []string
+	for _, c := range setup.Certificates {
+		if c.Impaired != "" {
+			roots = append(roots, c.Impaired)
+		}
+	}
+	if len(roots) > 0 {
+		k.agent.raise("roots", roots[0], "install the ca-certificates package, or name verify.ca")
+	} else {
+		k.agent.clear("roots")
+	}
+}
+
+// adopt gives a certificate the policy of its configuration.
+func (k *Keeper) adopt(c *cert, conf *Certificate, name string) {
+	c.conf = conf
+	c.policy = conf.Policy
+	c.policy.Name, c.policy.Host, c.policy.Instance = name, k.o.Host, k.o.Instance
+	c.policy.Watched = conf.Endpoints == nil || len(conf.Endpoints) > 0
+}
+
+// load begins to keep a certificate, with the state it had.
+func (k *Keeper) load(conf *Certificate, name, path string) *cert {
+	c := &cert{path: path}
+	k.adopt(c, conf, name)
+	state, err := k.readState(name)
+	if err != nil {
+		k.log.Error().Err(err).Str("certificate", name).Msg("the state of this certificate cannot be read; it starts anew")
+		k.agent.raise("state:"+name, fmt.Sprintf("the state of %s cannot be read: %v", name, err), "it was put aside and starts anew")
+	}
+	c.state = state
+	k.certs[name] = c
+	if d := state.Disk; d != nil {
+		k.names.set(name, d.Leaf)
+		c.touch = d.Touch
+	}
+	k.flush(c) // what was decided before the daemon ended, and may not be told
+	if state.Standing != Unknown {
+		k.apply(c, Input{Boot: true})
+	}
+	return c
+}
+
+// observe takes in what the watcher says.
+func (k *Keeper) observe(o watch.Observation) {
+	switch o.Kind {
+	case watch.Blind:
+		k.agent.raise("watch:"+o.Fault.Path, o.Fault.Sentence, o.Fault.Hint)
+		return
+	case watch.Sighted:
+		path := ""
+		if o.Fault != nil {
+			path = o.Fault.Path
+		}
+		k.agent.clear("watch:" + path)
+		return
+	}
+	c := k.certs[o.Name]
+	if c == nil {
+		conf := k.bySource(o.Source)
+		if conf == nil || o.Name == "" {
+			if o.Fault != nil {
+				k.log.Warn().Str("path", o.Fault.Path).Str("hint", o.Fault.Hint).Msg(o.Fault.Sentence)
+			}
+			return
+		}
+		c = k.load(conf, o.Name, o.Path)
+	}
+	switch o.Kind {
+	case watch.Loaded, watch.Changed:
+		for _, w := range o.Pair.Warnings {
+			k.log.Warn().Str("certificate", o.Name).Str("path", w.Path).Str("hint", w.Hint).Msg(w.Sentence)
+		}
+		k.apply(c, Input{Seen: k.seenOf(c, o)})
+	case watch.Broken, watch.Unreadable:
+		f := o.Fault
+		k.log.Warn().Str("certificate", o.Name).Str("path", f.Path).Str("hint", f.Hint).Msg(f.Sentence)
+		k.apply(c, Input{Fault: &Fault{Code: string(f.Code), Path: f.Path, Sentence: f.Sentence, Hint: f.Hint, Missing: f.Absent()}})
+	case watch.Removed:
+		k.apply(c, Input{Removed: true})
+	}
+}
+
+func (k *Keeper) bySource(s watch.Source) *Certificate {
+	for i := range k.setup.Certificates {
+		if k.setup.Certificates[i].Source == s {
+			return &k.setup.Certificates[i]
+		}
+	}
+	return nil
+}
+
+// apply feeds Step: the new state is written, with the events it decided, before
+// anything is done.
+func (k *Keeper) apply(c *cert, in Input) {
+	in.Draw = rand.Float64()
+	next, cmds := Step(time.Now(), c.policy, c.state, in)
+	if err := k.write(c, next); err != nil {
+		k.agent.raise("state", "the state directory cannot be written: "+err.Error(), "is the disk full?")
+		k.later(func() {
+			if k.certs[c.policy.Name] == c {
+				k.apply(c, in)
+			}
+		})
+		return
+	}
+	c.state = next
+	if next.Disk != nil {
+		k.names.set(c.policy.Name, next.Disk.Leaf)
+	}
+	k.flush(c)
+	for _, cmd := range cmds {
+		k.act(c, cmd)
+	}
+	k.plan(c)
+}
+
+// act carries out one command.
+func (k *Keeper) act(c *cert, cmd Command) {
+	switch cmd := cmd.(type) {
+	case Probe:
+		k.startProbe(c, cmd)
+	case Reload:
+		k.requestReload(c, cmd)
+	case Drop:
+		k.dropReload(c, cmd)
+	case Proved:
+		k.proveReload(cmd)
+	}
+}
+
+// flush brings the outbox into the journal. The journal knows an event it has
+// already, so an event is neither lost nor doubled by a kill in between.
+func (k *Keeper) flush(c *cert) {
+	if len(c.state.Outbox) == 0 {
+		return
+	}
+	if !k.tell(c.state.Outbox) {
+		k.later(func() { k.flush(c) })
+		return
+	}
+	next := c.state
+	next.Outbox = nil
+	c.state = next
+	if err := k.write(c, next); err != nil {
+		k.later(func() { _ = k.write(c, c.state) })
+	}
+}
+
+// tell journals events and logs them.
+func (k *Keeper) tell(drafts []notify.Draft) bool {
+	events, err := k.o.Journal.Append(drafts...)
+	if err != nil {
+		k.log.Error().Err(err).Msg("the journal cannot be written; the events wait")
+		return false
+	}
+	for i, d := range drafts {
+		k.logEvent(d, events, i)
+		if d.Time.After(k.newest) {
+			k.newest = d.Time
+		}
+	}
+	return true
+}
+
+func (k *Keeper) logEvent(d notify.Draft, events []notify.Event, i int) {
+	level := zerolog.InfoLevel
+	switch d.Data.Severity {
+	case notify.Warning:
+		level = zerolog.WarnLevel
+	case notify.Error, notify.Critical:
+		level = zerolog.ErrorLevel
+	}
+	e := k.log.WithLevel(level).Str("event", string(d.Kind))
+	if d.Certificate != notify.AgentCertificate {
+		e = e.Str("certificate", d.Certificate)
+	}
+	if i < len(events) {
+		e = e.Str("sequence", events[i].Sequence)
+	}
+	if d.Leaf != "" {
+		e = e.Str("leaf", d.Leaf[:min(16, len(d.Leaf))])
+	}
+	if d.Data.Cause != "" {
+		e = e.Str("cause", d.Data.Cause)
+	}
+	if d.Data.Hint != "" {
+		e = e.Str("hint", d.Data.Hint)
+	}
+	if d.Data.LagSeconds != nil {
+		e = e.Float64("lag_seconds", *d.Data.LagSeconds)
+	}
+	msg := d.Data.Detail
+	if msg == "" {
+		msg = string(d.Kind)
+	}
+	e.Msg(msg)
+}
+
+// later tries f again after a while.
+func (k *Keeper) later(f func()) {
+	if len(k.retry) == 0 {
+		k.retryAt = time.Now().Add(retryAfter)
+	}
+	k.retry = append(k.retry, f)
+}
+
+// plan notes when a certificate wants a tick.
+func (k *Keeper) plan(c *cert) {
+	at := Wake(c.state)
+	if at.Equal(c.wake) {
+		return
+	}
+	c.wake = at
+	if !at.IsZero() {
+		heap.Push(&k.wakes, wake{at, c})
+	}
+}
+
+// pause returns how long the loop may sleep.
+func (k *Keeper) pause() time.Duration {
+	d, now := BeatEvery, time.Now()
+	if len(k.retry) > 0 {
+		d = min(d, k.retryAt.Sub(now))
+	}
+	for len(k.wakes) > 0 && !k.wakes[0].current(k) {
+		heap.Pop(&k.wakes)
+	}
+	if len(k.wakes) > 0 {
+		d = min(d, k.wakes[0].at.Sub(now))
+	}
+	if at := k.serversDue(); !at.IsZero() {
+		d = min(d, at.Sub(now))
+	}
+	return max(d, 0)
+}
+
+// due does what time brings.
+func (k *Keeper) due() {
+	k.checkClock()
+	now := time.Now()
+	if len(k.retry) > 0 && !now.Before(k.retryAt) {
+		retry := k.retry
+		k.retry = nil
+		for _, f := range retry {
+			f()
+		}
+	}
+	for len(k.wakes) > 0 && !k.wakes[0].at.After(now) {
+		w := heap.Pop(&k.wakes).(wake)
+		if w.current(k) {
+			w.c.wake = time.Time{}
+			k.apply(w.c, Input{})
+		}
+	}
+	k.runServers()
+	k.agent.flush()
+}
+
+// wake is when a certificate wants a tick.
+type wake struct {
+	at time.Time
+	c  *cert
+}
+
+// current reports whether the certificate still wants it.
+func (w wake) current(k *Keeper) bool {
+	return w.c.wake.Equal(w.at) && k.certs[w.c.policy.Name] == w.c
+}
+
+// wakes is a heap, the earliest first.
+type wakes []wake
+
+func (w wakes) Len() int           { return len(w) }
+func (w wakes) Less(i, j int) bool { return w[i].at.Before(w[j].at) }
+func (w wakes) Swap(i, j int)      { w[i], w[j] = w[j], w[i] }
+func (w *wakes) Push(x any)        { *w = append(*w, x.(wake)) }
+func (w *wakes) Pop() any {
+	old := *w
+	x := old[len(old)-1]
+	*w = old[:len(old)-1]
+	return x
+}
+
+// ErrNewerState is returned when a newer renewatch wrote the state directory.
+var ErrNewerState = errors.New("the state was written by a newer renewatch")

@@ -1,0 +1,328 @@
+package watchdog
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/renewatch/renewatch/notify"
+	"github.com/renewatch/renewatch/verify"
+	"github.com/renewatch/renewatch/watch"
+)
+
+// roundDone is the end of one probe.
+type roundDone struct {
+	name  string
+	probe Probe
+	round Round
+}
+
+// job is everything one probe needs, copied from the loop.
+type job struct {
+	name    string
+	conf    *Certificate
+	path    string
+	probe   Probe
+	chain   [][]byte
+	leaf    notify.Certificate
+	spread  time.Duration
+	history []verify.Fingerprint
+	targets []target
+}
+
+// target is one endpoint of a job.
+type target struct {
+	Endpoint
+	unconfirmed bool // a default endpoint that never served the lineage
+	byDefault   bool
+	siblings    []verify.Fingerprint
+}
+
+// startProbe replaces what probes a certificate.
+func (k *Keeper) startProbe(c *cert, p Probe) {
+	k.stopProbe(c)
+	ctx, cancel := context.WithCancel(k.ctx)
+	c.cancel = cancel
+	d := c.state.Disk
+	j := job{name: c.policy.Name, conf: c.conf, path: c.path, probe: p, chain: d.Chain, leaf: d.Leaf, spread: c.policy.Spread, targets: k.targets(c)}
+	for _, h := range c.state.History {
+		if sum, ok := parseFingerprint(h.SHA256); ok {
+			j.history = append(j.history, sum)
+		}
+	}
+	k.wg.Go(func() {
+		defer cancel()
+		round := k.probe(ctx, j)
+		if ctx.Err() != nil {
+			return // replaced
+		}
+		select {
+		case k.rounds <- roundDone{j.name, p, round}:
+		case <-ctx.Done():
+		}
+	})
+}
+
+func (k *Keeper) stopProbe(c *cert) {
+	if c.cancel != nil {
+		c.cancel()
+		c.cancel = nil
+	}
+}
+
+func (k *Keeper) roundDone(r roundDone) {
+	c := k.certs[r.name]
+	if c == nil {
+		return
+	}
+	k.apply(c, Input{Round: &r.round})
+	k.checkVerifier(r.probe)
+}
+
+// targets returns the endpoints of a certificate, the default ones when none are
+// configured.
+func (k *Keeper) targets(c *cert) []target {
+	var out []target
+	leaf := c.state.Disk.Leaf
+	if c.conf.Endpoints == nil {
+		for _, url := range DefaultEndpoints(leaf.Names) {
+			out = append(out, target{Endpoint: Endpoint{URL: url, Required: true}, byDefault: true, unconfirmed: !c.state.Confirmed[url.String()]})
+		}
+	}
+	for _, e := range c.conf.Endpoints {
+		out = append(out, target{Endpoint: e})
+	}
+	for i := range out {
+		if out[i].Server == "" {
+			out[i].Server = c.conf.Server
+		}
+		out[i].siblings = k.names.others(c.policy.Name, out[i].URL.Name())
+	}
+	return out
+}
+
+// probe makes one probe. It runs outside the loop.
+func (k *Keeper) probe(ctx context.Context, j job) Round {
+	r := Round{ID: j.probe.ID, Findings: []Finding{}}
+	chain := make([]*x509.Certificate, 0, len(j.chain))
+	for _, der := range j.chain {
+		if c, err := x509.ParseCertificate(der); err == nil {
+			chain = append(chain, c)
+		}
+	}
+	vts := make([]verify.Target, len(j.targets))
+	for i, t := range j.targets {
+		vts[i] = verify.Target{Endpoint: t.URL, Roots: j.conf.Roots, Timeout: j.conf.Timeout,
+			Expect: verify.Expectation{Chain: chain, History: j.history, Siblings: t.siblings, AnyValid: t.AnyValid}}
+	}
+	var verdicts [][]verify.Verdict
+	if j.probe.Purpose == Confirm {
+		verdicts = k.confirm(ctx, j, vts)
+	} else {
+		verdicts = k.each(vts, func(i int) []verify.Verdict {
+			return k.o.Prober.Round(ctx, vts[i], j.probe.Samples, verify.Patience{})
+		})
+	}
+	for i, vs := range verdicts {
+		for _, v := range vs {
+			f := j.finding(j.targets[i], v, chain)
+			if j.probe.Purpose == Confirm && v.Samples < j.enough(j.targets[i]) {
+				f.Serving = false // cut off before the window was whole
+			}
+			r.Findings = append(r.Findings, f)
+		}
+	}
+	k.elsewhere(ctx, j, vts, verdicts, r.Findings)
+	pair, fault := watch.Load(j.path, j.conf.Source.Key)
+	facts := k.facts(j.conf, pair, fault)
+	if fault != nil {
+		facts.SHA256 = j.leaf.SHA256
+	}
+	r.Facts = &facts
+	if why := k.impaired.Load(); why != nil {
+		r.Impaired = *why
+	}
+	if j.conf.Impaired != "" {
+		r.Impaired = j.conf.Impaired
+	}
+	return r
+}
+
+// each runs f for every target at once; the prober bounds how much of it happens
+// at the same time.
+func (k *Keeper) each(vts []verify.Target, f func(i int) []verify.Verdict) [][]verify.Verdict {
+	out := make([][]verify.Verdict, len(vts))
+	var wg sync.WaitGroup
+	for i := range vts {
+		wg.Go(func() { out[i] = f(i) })
+	}
+	wg.Wait()
+	return out
+}
+
+// confirm polls until every endpoint that counts serves, or the probe's end.
+func (k *Keeper) confirm(ctx context.Context, j job, vts []verify.Target) [][]verify.Verdict {
+	out := make([][]verify.Verdict, len(vts))
+	counts := make([]bool, len(vts))
+	// An endpoint nobody named is looked at once: only if it serves the lineage
+	// is it waited for.
+	first := k.each(vts, func(i int) []verify.Verdict {
+		if !j.targets[i].unconfirmed {
+			return nil
+		}
+		return k.o.Prober.Check(ctx, vts[i], 2)
+	})
+	waiting := 0
+	for i, t := range j.targets {
+		counts[i] = t.Required
+		if t.unconfirmed {
+			out[i] = first[i]
+			counts[i] = slices.ContainsFunc(first[i], func(v verify.Verdict) bool { return lineage(v, j.history) })
+		}
+		if counts[i] {
+			waiting++
+		}
+	}
+	ctx, cancel := context.WithDeadline(ctx, j.probe.Until)
+	defer cancel()
+	if waiting == 0 && len(vts) > 0 && !slices.ContainsFunc(j.targets, func(t target) bool { return !t.unconfirmed }) {
+		// Nothing to wait for but the end: one of them may yet serve.
+		<-ctx.Done()
+		return out
+	}
+	w := j.window(time.Now())
+	var mu sync.Mutex
+	polled := k.each(vts, func(i int) []verify.Verdict {
+		if j.targets[i].unconfirmed && !counts[i] {
+			return nil
+		}
+		vs := k.o.Prober.Confirm(ctx, vts[i], w)
+		mu.Lock()
+		defer mu.Unlock()
+		if counts[i] && !slices.ContainsFunc(vs, func(v verify.Verdict) bool {
+			return !v.CountsAsServing() && v.Code != verify.NotTestable && v.Code != verify.Unverifiable
+		}) {
+			if waiting--; waiting == 0 {
+				cancel()
+			}
+		}
+		return vs
+	})
+	for i := range polled {
+		if polled[i] != nil {
+			out[i] = polled[i]
+		}
+	}
+	return out
+}
+
+// enough returns how many samples make a window.
+func (j job) enough(t target) int {
+	n := j.probe.Samples
+	if t.URL.Mail() {
+		n = min(n, verify.MailSamples)
+	}
+	return n
+}
+
+// window says how to poll: fast for a while after a change, then ever slower.
+func (j job) window(now time.Time) verify.Window {
+	w := verify.Window{Samples: j.probe.Samples, Spread: j.spread}
+	const fast, fastFor, slow = 200 * time.Millisecond, 10 * time.Second, 30 * time.Second
+	since := now.Sub(j.probe.Fast)
+	w.Fast, w.FastFor, w.Max = fast, fastFor-since, slow
+	if since >= fastFor {
+		w.Fast, w.FastFor = min(max(fast, since-fastFor), slow), fast
+	}
+	return w
+}
+
+// lineage reports whether v shows a leaf of the lineage.
+func lineage(v verify.Verdict, history []verify.Fingerprint) bool {
+	if len(v.Served) == 0 {
+		return false
+	}
+	return v.Matching > 0 || v.Has(verify.Stale) || v.Has(verify.Ahead) || slices.Contains(history, verify.FingerprintOf(v.Served[0]))
+}
+
+func (j job) finding(t target, v verify.Verdict, chain []*x509.Certificate) Finding {
+	f := Finding{
+		Verdict: WireVerdict(j.name, t.Server, v), Serving: v.CountsAsServing(), Required: t.Required, Default: t.byDefault,
+		Lineage: lineage(v, j.history), Since: v.Since,
+	}
+	if len(v.Served) > 0 {
+		f.ServedKeyType = keyType(v.Served[0])
+	}
+	if t.File != "" && !f.Serving && len(chain) > 0 {
+		pair, fault := watch.Load(t.File, "")
+		f.CopyStale = fault == nil && fingerprint(pair.Leaf()) != fingerprint(chain[0])
+	}
+	return f
+}
+
+// elsewhere finds out, for addresses that a reload might cure, whether loopback
+// already serves the leaf: then something else answers at that address.
+func (k *Keeper) elsewhere(ctx context.Context, j job, vts []verify.Target, verdicts [][]verify.Verdict, findings []Finding) {
+	n := 0
+	for i, vs := range verdicts {
+		for _, v := range vs {
+			f := &findings[n]
+			n++
+			if f.Serving || f.Server == "" || f.Server == "none" || !v.Address.IsValid() || v.Address.Addr().IsLoopback() {
+				continue
+			}
+			if !v.Has(verify.Stale) && !v.Has(verify.Mixed) && !v.Has(verify.ChainIncomplete) && !v.Has(verify.WrongName) {
+				continue
+			}
+			for _, loop := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()} {
+				local := vts[i]
+				local.Endpoint = local.Endpoint.At(netip.AddrPortFrom(loop, v.Address.Port()))
+				got := k.o.Prober.Check(ctx, local, 2)
+				if len(got) == 1 && got[0].CountsAsServing() {
+					f.Local = true
+				}
+			}
+		}
+	}
+}
+
+// facts tells what pre-flight must know of the files.
+func (k *Keeper) facts(conf *Certificate, pair *watch.Pair, fault *watch.Fault) Facts {
+	if fault != nil {
+		return Facts{Pair: fault.Sentence}
+	}
+	f := Facts{SHA256: fingerprint(pair.Leaf())}
+	if pair.Key == watch.KeyUnknown {
+		f.Pair = "no key is known for this certificate, so the pair cannot be checked"
+	}
+	r := verify.CheckChain(pair.Chain, conf.Roots, nil, time.Now())
+	switch {
+	case r.Has(verify.ChainIncomplete), r.Has(verify.Untrusted) && len(pair.Chain) == 1 && !selfSigned(pair.Leaf()):
+		f.Chain = ChainIncomplete
+	case r.Has(verify.Untrusted):
+		f.Chain = ChainUntrusted
+	}
+	if f.Chain != ChainOK {
+		f.Detail = fmt.Sprintf("the certificate file is not fit to be served: %s", r.Detail)
+	}
+	return f
+}
+
+// selfSigned reports whether a certificate names itself as its issuer.
+func selfSigned(c *x509.Certificate) bool {
+	return string(c.RawIssuer) == string(c.RawSubject)
+}
+
+func parseFingerprint(s string) (verify.Fingerprint, bool) {
+	var sum verify.Fingerprint
+	raw, err := hex.DecodeString(s)
+	if err != nil || len(raw) != len(sum) {
+		return sum, false
+	}
+	return verify.Fingerprint(raw), true
+}

@@ -1,0 +1,406 @@
+package watchdog
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/renewatch/renewatch/notify"
+	"github.com/renewatch/renewatch/verify"
+)
+
+var update = flag.Bool("update", false, "rewrite the expected output of testdata/step/*.txt")
+
+// TestScripts runs testdata/step/*.txt: each is one behaviour, told by its first
+// line. A line that is not indented is a command, the indented lines below it are
+// what Step answered, with the time since the start of the script.
+//
+//	policy KEY=VALUE ...       changes the policy
+//	leaf NAME KEY=VALUE ...    a certificate: from= (notBefore, relative), life=, names=, key=
+//	seen LEAF KEY=VALUE ...    sound files: chain=incomplete|untrusted, pair=unknown
+//	fault CODE [missing]       the files are at fault
+//	removed, boot, gap, look   as the inputs are called
+//	round WHERE:CODE[=LEAF][,server=S][,local][,copy][,default][,optional] ...
+//	                           answers the probe that runs; "down" is refused
+//	facts LEAF [pair=...]      what the files are from now on when a round ends
+//	reload ok|fail|interrupted|held=CAUSE [SERVER]   answers the reload that was asked for
+//	wait DUR                   time passes
+func TestScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/step/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	for _, f := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(f), ".txt"), func(t *testing.T) {
+			text, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := runScript(t, string(text))
+			if *update {
+				if err := os.WriteFile(f, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if got != string(text) {
+				t.Errorf("the story differs (rewrite with -update):\n%s", diff(string(text), got))
+			}
+		})
+	}
+}
+
+type script struct {
+	t      *testing.T
+	start  time.Time
+	now    time.Time
+	policy Policy
+	state  State
+	leaves map[string]notify.Certificate
+	facts  *Facts
+	asked  map[string]Reload
+	out    strings.Builder
+}
+
+func newScript(t *testing.T) *script {
+	start := time.Date(2027, 3, 1, 12, 0, 0, 0, time.UTC)
+	return &script{t: t, start: start, now: start,
+		policy: Policy{Name: "www", Host: "h", Instance: "i", Watched: true, Repair: true, Grace: 30 * time.Second,
+			Deadline: 15 * time.Minute, Retries: []time.Duration{0, time.Minute, 10 * time.Minute},
+			Recheck: []time.Duration{time.Minute, 10 * time.Minute, time.Hour}, Every: time.Hour, Samples: 12, Spread: 2 * time.Second},
+		leaves: map[string]notify.Certificate{}, asked: map[string]Reload{}}
+}
+
+func runScript(t *testing.T, text string) string {
+	s := newScript(t)
+	for _, line := range strings.Split(strings.TrimSuffix(text, "\n"), "\n") {
+		if strings.HasPrefix(line, "    ") {
+			continue
+		}
+		s.out.WriteString(line + "\n")
+		if cmd, _, _ := strings.Cut(line, "#"); strings.TrimSpace(cmd) != "" {
+			s.run(strings.Fields(cmd))
+		}
+	}
+	return s.out.String()
+}
+
+func (s *script) run(f []string) {
+	args := map[string]string{}
+	for _, a := range f[1:] {
+		k, v, _ := strings.Cut(a, "=")
+		args[k] = v
+	}
+	dur := func(v string) time.Duration {
+		d, err := time.ParseDuration(v)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return d
+	}
+	durs := func(v string) (out []time.Duration) {
+		for _, d := range strings.FieldsFunc(v, func(r rune) bool { return r == ',' }) {
+			out = append(out, dur(d))
+		}
+		return out
+	}
+	switch f[0] {
+	case "policy":
+		p := &s.policy
+		for k, v := range args {
+			switch k {
+			case "grace":
+				p.Grace = dur(v)
+			case "deadline":
+				p.Deadline = dur(v)
+			case "every":
+				p.Every = dur(v)
+			case "retries":
+				p.Retries = durs(v)
+			case "recheck":
+				p.Recheck = durs(v)
+			case "repair":
+				p.Repair = v == "true"
+			case "watched":
+				p.Watched = v == "true"
+			default:
+				s.t.Fatalf("unknown policy %q", k)
+			}
+		}
+	case "leaf":
+		life := 90 * 24 * time.Hour
+		from := -time.Hour
+		c := notify.Certificate{SHA256: strings.Repeat(strings.ToLower(f[1]), 64/len(f[1])), Names: []string{"www.example.org"}, KeyType: "ecdsa"}
+		for k, v := range args {
+			switch k {
+			case "from":
+				from = dur(v)
+			case "life":
+				life = dur(v)
+			case "names":
+				c.Names = strings.Split(v, ",")
+			case "key":
+				c.KeyType = v
+			}
+		}
+		c.NotBefore = s.start.Add(from)
+		c.NotAfter = c.NotBefore.Add(life)
+		s.leaves[f[1]] = c
+	case "seen":
+		l := s.leaf(f[1])
+		facts := Facts{SHA256: l.SHA256, Chain: ChainState(args["chain"])}
+		if args["pair"] != "" {
+			facts.Pair = "the key is " + args["pair"]
+		}
+		s.facts = &facts
+		s.step(Input{Seen: &Seen{Leaf: l, Since: s.now.Add(-2 * time.Second), Facts: facts}})
+	case "facts":
+		s.facts = &Facts{SHA256: s.leaf(f[1]).SHA256, Pair: args["pair"], Chain: ChainState(args["chain"])}
+	case "fault":
+		_, missing := args["missing"]
+		s.step(Input{Fault: &Fault{Code: f[1], Sentence: "the files are " + f[1], Missing: missing}})
+	case "removed":
+		s.step(Input{Removed: true})
+	case "boot":
+		text, err := json.Marshal(s.state)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		var back State
+		if err := json.Unmarshal(text, &back); err != nil {
+			s.t.Fatal(err)
+		}
+		s.state = back
+		s.asked = map[string]Reload{}
+		s.step(Input{Boot: true})
+	case "gap":
+		s.step(Input{Gap: true})
+	case "look":
+		s.step(Input{Look: true})
+	case "round":
+		if s.state.Probe == nil {
+			s.t.Fatalf("no probe runs: %v", f)
+		}
+		r := Round{ID: s.state.Probe.ID, Facts: s.facts, Impaired: args["impaired"]}
+		for _, a := range f[1:] {
+			if strings.Contains(a, ":") {
+				r.Findings = append(r.Findings, s.finding(a))
+			}
+		}
+		s.step(Input{Round: &r})
+	case "reload":
+		server := "nginx"
+		if len(f) > 2 {
+			server = f[2]
+		}
+		asked, ok := s.asked[server]
+		if !ok && f[1] != "interrupted" {
+			s.t.Fatalf("no reload of %s was asked for", server)
+		}
+		delete(s.asked, server)
+		zero, three := 0, 3
+		rep := ReloadReport{ID: asked.ID, Server: server, Run: "run-" + asked.Step, Reload: notify.Reload{Server: server, How: "command", ExitCode: &zero}}
+		switch kind, v, _ := strings.Cut(f[1], "="); kind {
+		case "ok":
+			rep.OK = true
+		case "fail":
+			rep.Reload.ExitCode = &three
+		case "interrupted":
+			rep.Interrupted, rep.Reload.ExitCode = true, nil
+		case "held":
+			rep.Held, rep.OpensAt = v, s.now.Add(time.Hour)
+		}
+		s.step(Input{Reload: &rep})
+	case "wait":
+		end := s.now.Add(dur(f[1]))
+		for {
+			at := Wake(s.state)
+			if at.IsZero() || at.After(end) {
+				break
+			}
+			if at.After(s.now) {
+				s.now = at
+			}
+			before := s.state
+			s.step(Input{})
+			if reflect.DeepEqual(before, s.state) {
+				s.t.Fatalf("Step does nothing at its own wake-up time %v", at.Sub(s.start))
+			}
+		}
+		s.now = end
+	default:
+		s.t.Fatalf("unknown command %q", f[0])
+	}
+}
+
+func (s *script) leaf(name string) notify.Certificate {
+	l, ok := s.leaves[name]
+	if !ok {
+		s.t.Fatalf("no leaf %q", name)
+	}
+	return l
+}
+
+func (s *script) finding(a string) Finding {
+	parts := strings.Split(a, ",")
+	where, code, _ := strings.Cut(parts[0], ":")
+	code, leaf, _ := strings.Cut(code, "=")
+	codes := strings.Split(code, "+")
+	if code == "down" {
+		codes = []string{"refused"}
+	}
+	f := Finding{Required: true}
+	f.Endpoint, f.Address, f.Server, f.Code, f.Faults, f.Samples = "https://"+where, where+":443", "nginx", codes[0], codes, 12
+	f.Severity = notify.Error
+	switch codes[0] {
+	case "serving":
+		f.Serving, f.Faults, f.Matching, f.Severity = true, []string{}, 12, notify.Info
+		f.Since = s.now.Add(-2 * time.Second)
+		if leaf == "" && s.state.Disk != nil {
+			f.Served = &notify.Served{SHA256: s.state.Disk.Leaf.SHA256, Names: s.state.Disk.Leaf.Names, NotBefore: s.state.Disk.Leaf.NotBefore, NotAfter: s.state.Disk.Leaf.NotAfter}
+			f.Lineage = true
+		}
+	case "stale", "ahead":
+		f.Severity = notify.Warning
+	case "expired":
+		f.Severity = notify.Critical
+	}
+	if leaf != "" {
+		l := s.leaf(leaf)
+		f.Served = &notify.Served{SHA256: l.SHA256, Names: l.Names, NotBefore: l.NotBefore, NotAfter: l.NotAfter}
+		f.ServedKeyType = l.KeyType
+		f.Lineage = !has(f, verify.Foreign)
+		if l.SHA256 == s.state.Disk.Leaf.SHA256 {
+			f.Matching = 12
+		}
+	}
+	for _, o := range parts[1:] {
+		k, v, _ := strings.Cut(o, "=")
+		switch k {
+		case "server":
+			f.Server = v
+		case "local":
+			f.Local = true
+		case "copy":
+			f.CopyStale = true
+		case "default":
+			f.Default = true
+		case "optional":
+			f.Required = false
+		}
+	}
+	return f
+}
+
+func (s *script) step(in Input) {
+	in.Draw = 0.5
+	before := mustJSON(s.t, s.state)
+	next, cmds := Step(s.now, s.policy, s.state, in)
+	if mustJSON(s.t, s.state) != before {
+		s.t.Fatal("Step changed the state it was given")
+	}
+	again, _ := Step(s.now, s.policy, s.state, in)
+	if mustJSON(s.t, again) != mustJSON(s.t, next) {
+		s.t.Fatal("Step is not pure")
+	}
+	for _, d := range next.Outbox {
+		s.line("%s", event(d, s.start))
+	}
+	next.Outbox = nil
+	for _, c := range cmds {
+		switch c := c.(type) {
+		case Probe:
+			if c.Purpose == Confirm {
+				s.line("probe confirm until %s", rel(c.Until.Sub(s.start)))
+			} else {
+				s.line("probe %s, %d samples", c.Purpose, c.Samples)
+			}
+		case Reload:
+			s.asked[c.Server] = c
+			s.line("reload %s: %s", c.Server, c.Step)
+		case Drop:
+			delete(s.asked, c.Server)
+			s.line("drop the reload of %s", c.Server)
+		case Proved:
+			s.line("proved %s %s", c.Server, c.Run)
+		}
+	}
+	s.state = next
+}
+
+func (s *script) line(format string, args ...any) {
+	fmt.Fprintf(&s.out, "    %-6s %s\n", rel(s.now.Sub(s.start)), fmt.Sprintf(format, args...))
+}
+
+func event(d notify.Draft, start time.Time) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s (%s)", d.Kind, d.Data.Severity)
+	if c := d.Data.Certificate; c != nil && c.SHA256 != "" {
+		fmt.Fprintf(&b, " leaf=%s", c.SHA256[:1])
+	}
+	if p := d.Data.Previous; p != nil {
+		fmt.Fprintf(&b, " previous=%s", p.SHA256[:1])
+	}
+	if d.Data.Cause != "" {
+		b.WriteString(" cause=" + d.Data.Cause)
+	}
+	if d.Data.LagSeconds != nil {
+		b.WriteString(" lag=" + strconv.FormatFloat(*d.Data.LagSeconds, 'f', -1, 64))
+	}
+	for _, x := range d.Data.Excluded {
+		fmt.Fprintf(&b, " excluded=%s/%s", strings.TrimPrefix(x.Endpoint, "https://"), x.Why)
+	}
+	if n := d.Data.Next; n != nil {
+		b.WriteString(" next=" + n.Action)
+		if !n.At.IsZero() {
+			b.WriteString("@" + rel(n.At.Sub(start)))
+		}
+	}
+	return b.String()
+}
+
+func rel(d time.Duration) string {
+	s := "+" + d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+func mustJSON(t *testing.T, v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func diff(want, got string) string {
+	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
+	var b strings.Builder
+	for i := 0; i < max(len(w), len(g)); i++ {
+		var a, c string
+		if i < len(w) {
+			a = w[i]
+		}
+		if i < len(g) {
+			c = g[i]
+		}
+		if a == c {
+			fmt.Fprintf(&b, "  %s\n", a)
+		} else {
+			fmt.Fprintf(&b, "- %s\n+ %s\n", a, c)
+		}
+	}
+	return b.String()
+}

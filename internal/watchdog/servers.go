@@ -1,0 +1,301 @@
+package watchdog
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/renewatch/renewatch/internal/durable"
+	"github.com/renewatch/renewatch/internal/reload"
+	"github.com/renewatch/renewatch/notify"
+	"github.com/renewatch/renewatch/watch"
+)
+
+// server is one server at run time.
+type server struct {
+	name  string
+	conf  reload.Server
+	known bool // named by the present configuration
+	queue reload.State
+	next  time.Time // when the queue is looked at again; zero: when something is added
+}
+
+// runDone is the end of one reload.
+type runDone struct {
+	server string
+	batch  reload.Batch
+	result reload.Result
+	// held is set when the reload was not run: one cause for each request.
+	held map[string]hold
+	cut  bool // the daemon stopped in the middle
+}
+
+// hold is why a request was held back at the last moment.
+type hold struct{ cause, detail, hint string }
+
+func (k *Keeper) serverPath(name string) string {
+	return filepath.Join(k.o.StateDir, "servers", notify.Token(name)+".json")
+}
+
+type serverFile struct {
+	Version int          `json:"version"`
+	Name    string       `json:"name"`
+	Queue   reload.State `json:"queue"`
+}
+
+func (k *Keeper) loadServers() error {
+	paths, err := filepath.Glob(filepath.Join(globEscape(k.o.StateDir), "servers", "*.json"))
+	if err != nil {
+		return err
+	}
+	for _, path := range paths {
+		var f serverFile
+		if err := readJSON(path, &f); err != nil {
+			k.log.Error().Err(err).Str("path", path).Msg("what is remembered of a server cannot be read; its limits start anew")
+			continue
+		}
+		if f.Version > StateVersion {
+			return fmt.Errorf("%s: %w (version %d, this one knows %d)", path, ErrNewerState, f.Version, StateVersion)
+		}
+		k.servers[f.Name] = &server{name: f.Name, queue: f.Queue}
+	}
+	return nil
+}
+
+func (k *Keeper) configureServers(confs map[string]reload.Server) {
+	for name, s := range k.servers {
+		s.conf, s.known = confs[name], false
+	}
+	for name, conf := range confs {
+		s := k.servers[name]
+		if s == nil {
+			s = &server{name: name}
+			k.servers[name] = s
+		}
+		s.conf, s.known = conf, true
+	}
+}
+
+// resumeServers takes up what a kill cut off: nothing that waited is run, and
+// what ran is told to its certificates, which probe first.
+func (k *Keeper) resumeServers() {
+	for _, name := range sortedKeys(k.servers) {
+		s := k.servers[name]
+		queue, cut := s.queue.Interrupted(time.Now())
+		for _, r := range queue.Waiting {
+			queue = queue.Drop(r.Certificate)
+		}
+		for _, r := range cut {
+			if c := k.certs[r.Certificate]; c != nil && c.state.Story != nil && c.state.Story.RenewalID == r.RenewalID {
+				k.apply(c, Input{Reload: &ReloadReport{ID: r.ID, Server: name, Interrupted: true, Reload: notify.Reload{Server: name, How: how(s.conf, r.Step)}}})
+			}
+		}
+		if err := k.writeServer(s, queue); err != nil {
+			k.agent.raise("state", "the state directory cannot be written: "+err.Error(), "is the disk full?")
+		}
+	}
+}
+
+// how names the way that a step takes.
+func how(s reload.Server, step reload.Step) string {
+	way := s.Way
+	if step == reload.Last && s.Then != nil {
+		way = *s.Then
+	}
+	switch {
+	case way.Unit != "":
+		return "unit"
+	case way.Signal != "":
+		return "signal"
+	}
+	return "command"
+}
+
+func (k *Keeper) writeServer(s *server, queue reload.State) error {
+	data, err := json.Marshal(serverFile{Version: StateVersion, Name: s.name, Queue: queue})
+	if err != nil {
+		return err
+	}
+	if err := durable.WriteFile(k.serverPath(s.name), data, 0o600); err != nil {
+		return err
+	}
+	s.queue = queue
+	return nil
+}
+
+// requestReload queues a reload. The request is in memory only until it starts:
+// the certificate's state remembers it, and asks again after a kill.
+func (k *Keeper) requestReload(c *cert, cmd Reload) {
+	s := k.servers[cmd.Server]
+	if s == nil || !s.known {
+		k.log.Error().Str("server", cmd.Server).Msg("this server is not in the configuration")
+		return
+	}
+	s.queue = s.queue.Add(reload.Request{ID: cmd.ID, Certificate: c.policy.Name, RenewalID: cmd.RenewalID, Attempt: cmd.Attempt,
+		Step: reload.Step(cmd.Step), Touch: c.touch})
+	s.next = time.Now()
+}
+
+func (k *Keeper) dropReload(c *cert, cmd Drop) {
+	if s := k.servers[cmd.Server]; s != nil {
+		s.queue = s.queue.Drop(c.policy.Name)
+	}
+}
+
+func (k *Keeper) proveReload(cmd Proved) {
+	s := k.servers[cmd.Server]
+	run, err := strconv.ParseUint(cmd.Run, 10, 64)
+	if s == nil || err != nil {
+		return
+	}
+	if err := k.writeServer(s, s.queue.Proved(run)); err != nil {
+		k.later(func() { k.proveReload(cmd) })
+	}
+}
+
+// serversDue returns when a queue must be looked at; zero: never by itself.
+func (k *Keeper) serversDue() time.Time {
+	var at time.Time
+	for _, s := range k.servers {
+		if !s.next.IsZero() && (at.IsZero() || s.next.Before(at)) {
+			at = s.next
+		}
+	}
+	return at
+}
+
+// runServers starts the reloads that are due.
+func (k *Keeper) runServers() {
+	now := time.Now()
+	for _, name := range sortedKeys(k.servers) {
+		s := k.servers[name]
+		if s.next.IsZero() || now.Before(s.next) || k.ctx.Err() != nil {
+			continue
+		}
+		s.next = time.Time{}
+		switch d := s.queue.Next(now, k.o.Limits); d.Action {
+		case reload.Wait:
+			s.next = d.Until
+		case reload.Hold:
+			k.holdAll(s, s.queue.Waiting, hold{CauseLimit, fmt.Sprintf("%s was reloaded %d times within a day and it proved nothing", s.name, k.perDay()),
+				"find out why a reload does not help: a second instance of the server, another file in its configuration"}, d.Until)
+		case reload.Start:
+			queue := s.queue.Started(now, d.Batch)
+			if err := k.writeServer(s, queue); err != nil {
+				k.agent.raise("state", "the state directory cannot be written: "+err.Error(), "is the disk full?")
+				s.next = now.Add(retryAfter)
+				continue
+			}
+			k.startReload(s, d.Batch)
+		}
+	}
+}
+
+func (k *Keeper) perDay() int {
+	if k.o.Limits.PerDay > 0 {
+		return k.o.Limits.PerDay
+	}
+	return 6
+}
+
+// holdAll tells requests that they are held and forgets them: their
+// certificates ask again.
+func (k *Keeper) holdAll(s *server, requests []reload.Request, h hold, opens time.Time) {
+	for _, r := range requests {
+		s.queue = s.queue.Drop(r.Certificate)
+	}
+	for _, r := range requests {
+		if c := k.certs[r.Certificate]; c != nil {
+			k.apply(c, Input{Reload: &ReloadReport{ID: r.ID, Server: s.name, Held: h.cause, Detail: h.detail, Hint: h.hint, OpensAt: opens}})
+		}
+	}
+}
+
+// guard is what is checked of one certificate right before a reload.
+type guard struct {
+	request reload.Request
+	conf    *Certificate
+	path    string
+	leaf    string // SHA-256 of the leaf that is to go live
+}
+
+func (k *Keeper) startReload(s *server, batch reload.Batch) {
+	var guards []guard
+	for _, r := range batch.Requests {
+		if c := k.certs[r.Certificate]; c != nil && c.state.Disk != nil {
+			guards = append(guards, guard{r, c.conf, c.path, c.state.Disk.Leaf.SHA256})
+		}
+	}
+	conf, name := s.conf, s.name
+	k.wg.Go(func() {
+		done := runDone{server: name, batch: batch, held: map[string]hold{}}
+		// The files are read once more: what was sound when the reload was
+		// asked for may be half-written now, and a bad pair kills some servers.
+		for _, g := range guards {
+			if h, bad := g.check(); bad {
+				done.held[g.request.ID] = h
+			}
+		}
+		if len(done.held) == 0 {
+			k.log.Info().Str("server", name).Str("step", string(batch.Step)).Int("certificates", len(batch.Requests)).Msg("reloading")
+			done.result = k.o.Reloader.Run(k.ctx, conf, batch.Step, batch.Touch())
+			done.cut = k.ctx.Err() != nil && !done.result.OK
+		}
+		k.runs <- done
+	})
+}
+
+// check reads the files of one certificate right before a reload.
+func (g guard) check() (hold, bool) {
+	pair, fault := watch.Load(g.path, g.conf.Source.Key)
+	switch {
+	case fault != nil:
+		return hold{CausePair, fault.Sentence, fault.Hint}, true
+	case fingerprint(pair.Leaf()) != g.leaf:
+		return hold{CauseMoving, "the files changed just now", ""}, true
+	}
+	return hold{}, false
+}
+
+// runDone takes in how a reload ended.
+func (k *Keeper) runDone(r runDone) {
+	s := k.servers[r.server]
+	if r.cut {
+		return // the run stays open in the queue; the next start tells it as interrupted
+	}
+	queue := s.queue.Finished(time.Now(), r.batch.Run, r.result.OK)
+	if len(r.held) > 0 {
+		// Nothing was run: it counts for nothing.
+		queue = queue.Proved(r.batch.Run)
+	}
+	if err := k.writeServer(s, queue); err != nil {
+		s.queue = queue
+		k.later(func() { _ = k.writeServer(s, s.queue) })
+	}
+	s.next = time.Now()
+	for _, req := range r.batch.Requests {
+		c := k.certs[req.Certificate]
+		if c == nil {
+			continue
+		}
+		report := ReloadReport{ID: req.ID, Server: r.server, Run: strconv.FormatUint(r.batch.Run, 10), Shared: len(r.batch.Requests)}
+		if len(r.held) > 0 {
+			h, mine := r.held[req.ID]
+			if !mine {
+				for _, other := range r.held {
+					if h = other; other.cause == CauseMoving {
+						break
+					}
+					h = hold{CauseOtherPair, "another certificate of this server is at fault: " + other.detail, other.hint}
+				}
+			}
+			report.Held, report.Detail, report.Hint = h.cause, h.detail, h.hint
+		} else {
+			report.OK, report.Detail, report.Hint = r.result.OK, r.result.Detail, r.result.Hint
+			report.Reload = notify.Reload{Server: r.server, How: r.result.How, ExitCode: r.result.ExitCode, Output: r.result.Output, TookMS: r.result.Took.Milliseconds()}
+		}
+		k.apply(c, Input{Reload: &report})
+	}
+}

@@ -1,0 +1,559 @@
+package watchdog
+
+import (
+	"bytes"
+	"slices"
+	"time"
+
+	"github.com/renewatch/renewatch/notify"
+	"github.com/renewatch/renewatch/verify"
+)
+
+// Times nobody needs to configure, because a deviation would only do harm.
+const (
+	brokenAfter  = 30 * time.Second // a fault of the files is said after this
+	missingAfter = time.Minute      // a missing file is said after this
+	reloadPause  = 10 * time.Second // a reload gets at least this long before the next way is tried
+	heldLook     = 30 * time.Second // a held reload is decided anew after this
+	openLook     = time.Minute      // an open story is decided on at least this often after its grace
+	impairedLook = time.Minute      // an untrustworthy verifier is asked again after this
+	afterTrouble = time.Minute      // how often a failed deployment is looked at in its first hour
+	lateTrouble  = 5 * time.Minute  // and later
+	stuckProbe   = 3 * time.Minute  // a probe that is this late is asked for again
+	maxAttempts  = 3                // reloads of one server for one renewal
+)
+
+type step struct {
+	now  time.Time
+	p    *Policy
+	s    *State
+	draw float64
+	cmds []Command
+}
+
+// Step decides. It is pure: the same arguments give the same answer. Events are
+// added to the Outbox of the returned state. The state given is not changed.
+func Step(now time.Time, p Policy, s State, in Input) (State, []Command) {
+	s = s.clone()
+	s.Version, s.Name = StateVersion, p.Name
+	k := &step{now: now, p: &p, s: &s, draw: in.Draw}
+	switch {
+	case in.Boot:
+		k.boot()
+	case in.Gap:
+		s.Fresh, s.Probe, s.NextProbe = false, nil, now
+	case in.Look:
+		s.Probe, s.NextProbe = nil, now
+	case in.Seen != nil:
+		k.seen(in.Seen)
+	case in.Fault != nil:
+		k.fault(in.Fault)
+	case in.Removed:
+		k.removed()
+	case in.Round != nil:
+		k.round(in.Round)
+	case in.Reload != nil:
+		k.reloaded(in.Reload)
+	}
+	k.tick()
+	return s, k.cmds
+}
+
+// Wake returns when Step wants a tick; zero: never by itself.
+func Wake(s State) time.Time {
+	var at time.Time
+	earlier := func(t time.Time) {
+		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
+			at = t
+		}
+	}
+	if f := s.Fault; f != nil && !f.Said {
+		earlier(f.due())
+	}
+	switch {
+	case s.Standing == Unknown || s.Standing == Removed:
+	case s.Probe != nil:
+		earlier(s.Probe.late())
+	default:
+		earlier(s.NextProbe)
+	}
+	return at
+}
+
+func (f *Fault) due() time.Time {
+	if f.Missing {
+		return f.Since.Add(missingAfter)
+	}
+	return f.Since.Add(brokenAfter)
+}
+
+func (p *Probe) late() time.Time {
+	if p.Until.After(p.At) {
+		return p.Until.Add(stuckProbe)
+	}
+	return p.At.Add(stuckProbe)
+}
+
+// boot: nothing that was under way is any more, and nothing old is judged
+// before a fresh probe.
+func (k *step) boot() {
+	s := k.s
+	s.Fresh, s.Probe, s.NextProbe = false, nil, k.now
+	if s.Story != nil {
+		for _, r := range s.Story.Servers {
+			r.Pending = nil
+		}
+	}
+}
+
+// seen takes in a sound, settled sight of the files.
+func (k *step) seen(in *Seen) {
+	s := k.s
+	s.learn(in.History...)
+	s.learn(Known{in.Leaf.SHA256, in.Leaf.NotBefore})
+	in.Leaf.Name = k.p.Name
+	if f := s.Fault; f != nil {
+		s.Fault = nil
+		if f.Said {
+			k.say(notify.FileRecovered, notify.Info, func(d *notify.Data) {
+				d.Certificate = &in.Leaf
+				d.Detail = "the certificate files are sound again"
+			})
+		}
+	}
+	old := s.Disk
+	disk := &Disk{Leaf: in.Leaf, Since: in.Since, Facts: in.Facts, Chain: in.Chain, Touch: in.Touch}
+	switch {
+	case old == nil:
+		s.Disk = disk
+		k.open(nil, true)
+	case in.Leaf.SHA256 == old.Leaf.SHA256:
+		changed := old.Facts != in.Facts || !slices.EqualFunc(old.Chain, in.Chain, bytes.Equal)
+		disk.Since = old.Since
+		s.Disk = disk
+		if s.Standing == Removed {
+			s.Standing = Unverified
+			changed = true
+		}
+		if changed && s.Standing != Verified && s.Standing != Reverted {
+			k.again()
+		}
+	case in.Leaf.NotBefore.Before(old.Leaf.NotBefore):
+		s.Disk = disk
+		k.reverted(old)
+	default:
+		s.Disk = disk
+		k.open(&old.Leaf, false)
+	}
+}
+
+// open begins the story of the leaf on disk.
+func (k *step) open(before *notify.Certificate, baseline bool) {
+	s := k.s
+	k.dropPending()
+	if t := s.Story; !t.ended() {
+		k.end(notify.DeploySuperseded, notify.Info, func(d *notify.Data) {
+			d.Detail = "a newer certificate came before this one was proven to be served"
+		})
+	}
+	s.Renewals++
+	beforeSHA := ""
+	if before != nil {
+		beforeSHA = before.SHA256
+	}
+	s.Story = &Story{
+		RenewalID: renewalID(k.p, beforeSHA, s.Renewals),
+		Leaf:      s.Disk.Leaf, Baseline: baseline, Previous: before,
+		Since: s.Disk.Since, At: k.now, GraceEnd: k.now.Add(k.p.Grace), Fast: k.now,
+	}
+	s.Standing, s.Probe, s.Rechecks, s.NextProbe = Open, nil, 0, time.Time{}
+	if !baseline {
+		k.say(notify.RenewalDetected, notify.Info, func(d *notify.Data) {
+			d.Detail = "a new certificate with its key is on disk"
+			d.Next = &notify.Next{Action: "probe", At: k.now}
+			if !k.p.Watched {
+				d.Next = nil
+			}
+		})
+	}
+}
+
+// reverted: an older leaf lies where a newer one lay. It is said and watched,
+// never repaired: a reload would put the older one live.
+func (k *step) reverted(old *Disk) {
+	s := k.s
+	k.dropPending()
+	if t := s.Story; !t.ended() {
+		k.end(notify.DeployFailed, notify.Error, func(d *notify.Data) {
+			d.Cause = CauseOlder
+			d.Detail = "the certificate was replaced on disk by an older one before it was proven to be served"
+			d.Hint = "find what writes the older file: a backup, configuration management, a second ACME client"
+			d.Next = &notify.Next{Action: "person"}
+		})
+	}
+	s.Standing, s.Probe, s.NextProbe = Reverted, nil, k.now
+	k.say(notify.FileReverted, notify.Warning, func(d *notify.Data) {
+		d.Certificate, d.Previous = &s.Disk.Leaf, &old.Leaf
+		d.RenewalID = ""
+		d.Detail = "an older certificate replaced the newer one on disk; nothing is reloaded"
+		d.Hint = "find what writes the older file: a backup, configuration management, a second ACME client"
+		d.Next = &notify.Next{Action: "person"}
+	})
+}
+
+// fault takes in that the files are not sound.
+func (k *step) fault(in *Fault) {
+	s := k.s
+	f := *in
+	f.Since, f.Said = k.now, false
+	if old := s.Fault; old != nil {
+		f.Since, f.Said = old.Since, old.Said
+	}
+	s.Fault = &f
+}
+
+// removed: the lineage was deleted on purpose.
+func (k *step) removed() {
+	s := k.s
+	if s.Standing == Removed {
+		return
+	}
+	k.dropPending()
+	if t := s.Story; !t.ended() {
+		k.end(notify.DeployUnverified, notify.Warning, func(d *notify.Data) {
+			d.Detail = "the certificate was deleted before it was proven to be served"
+		})
+	}
+	s.Fault, s.Probe, s.Standing = nil, nil, Removed
+	k.say(notify.FileRemoved, notify.Info, func(d *notify.Data) {
+		d.RenewalID = ""
+		d.Detail = "the certificate was deleted; it is no longer watched"
+	})
+}
+
+// round takes in what a probe found.
+func (k *step) round(in *Round) {
+	s := k.s
+	if s.Probe == nil || s.Probe.ID != in.ID || s.Disk == nil {
+		return // outdated: a newer probe replaced it
+	}
+	pr := *s.Probe
+	s.Probe, s.Checked, s.Findings = nil, k.now, in.Findings
+	s.NextProbe = time.Time{}
+	if in.Facts != nil && in.Facts.SHA256 == s.Disk.Leaf.SHA256 {
+		s.Disk.Facts = *in.Facts
+	}
+	for _, f := range in.Findings {
+		if f.Default && f.Lineage && !s.Confirmed[f.Endpoint] {
+			if s.Confirmed == nil {
+				s.Confirmed = map[string]bool{}
+			}
+			s.Confirmed[f.Endpoint] = true
+		}
+	}
+	wasFresh := s.Fresh
+	s.Fresh = s.Fresh || in.Impaired == ""
+	served := k.allServing()
+	impaired := in.Impaired != ""
+	switch s.Standing {
+	case Open:
+		k.roundOpen(served, impaired, wasFresh, in.Facts)
+		if s.Standing == Open && k.now.Before(pr.Until) {
+			s.NextProbe = k.now.Add(min(5*time.Second, pr.Until.Sub(k.now)))
+		}
+	case Verified:
+		if !impaired {
+			if bad := k.lost(); bad != nil {
+				k.sayLost(bad)
+				k.repair(in.Facts)
+			} else if pr.Purpose == Recheck {
+				s.Rechecks++
+			}
+		}
+	case Failed, Lost:
+		switch {
+		case served && pr.Purpose == Confirm:
+			k.recovered()
+		case served:
+			k.ask(Confirm, k.now.Add(time.Minute))
+		case !impaired:
+			k.repair(in.Facts)
+		}
+	case Unverified:
+		switch {
+		case served:
+			s.Standing = Verified
+			s.Rechecks = len(k.p.Recheck)
+		case !impaired:
+			k.repair(in.Facts)
+		}
+	}
+	if s.Standing != Open {
+		s.NextProbe = k.routine(impaired)
+	}
+}
+
+// roundOpen judges a round while the story runs.
+func (k *step) roundOpen(served, impaired, wasFresh bool, facts *Facts) {
+	s, t := k.s, k.s.Story
+	if served {
+		k.verified()
+		return
+	}
+	if t.Baseline && t.Previous == nil {
+		t.Previous = k.servedInstead()
+	}
+	if !t.GraceOver {
+		if k.now.Before(t.GraceEnd) {
+			return
+		}
+		t.GraceOver = true
+		if !wasFresh && k.now.Sub(t.GraceEnd) > k.p.Grace {
+			t.GraceEnd = k.now // it ended while nobody looked
+		}
+		t.Deadline = t.GraceEnd.Add(k.p.Deadline)
+	}
+	if !wasFresh && !k.now.Before(t.Deadline) {
+		t.Deadline = k.now.Add(k.p.Deadline) // an old deadline is not judged
+	}
+	if impaired {
+		if least := k.now.Add(k.p.Grace); t.Deadline.Before(least) {
+			t.Deadline = least
+		}
+		s.NextProbe = k.now.Add(impairedLook)
+		return
+	}
+	if !k.now.Before(t.Deadline) {
+		if k.nearly() && !t.Extended {
+			t.Extended, t.Deadline = true, k.now.Add(time.Minute)
+			return
+		}
+		k.failed()
+		return
+	}
+	k.repair(facts)
+}
+
+// nearly reports whether every address that counts serves the leaf, and only the
+// proof is not whole yet.
+func (k *step) nearly() bool {
+	n := 0
+	for _, f := range k.s.Findings {
+		if k.excluded(f) == "" {
+			if f.Code != string(verify.Serving) {
+				return false
+			}
+			n++
+		}
+	}
+	return n > 0
+}
+
+// reloaded takes in how a reload ended.
+func (k *step) reloaded(in *ReloadReport) {
+	s, t := k.s, k.s.Story
+	if t == nil || t.Servers[in.Server] == nil {
+		return
+	}
+	r := t.Servers[in.Server]
+	mine := r.Pending != nil && r.Pending.ID == in.ID
+	if in.Interrupted {
+		r.Pending = nil
+		if r.Interrupted {
+			r.Attempts++
+		}
+		r.Interrupted = true
+		r.Finished = k.now
+		k.say(notify.ReloadFailed, notify.Warning, func(d *notify.Data) {
+			d.Reload = &in.Reload
+			d.Detail = "renewatch was stopped while this reload ran; how it ended is unknown, so the endpoints are probed first"
+		})
+		return
+	}
+	if in.Held != "" {
+		if !mine {
+			return
+		}
+		r.Pending = nil
+		if in.Held == CauseLimit {
+			r.LimitUntil = in.OpensAt
+		}
+		r.LastHeld = k.now
+		// A pair that is at fault only for the moment of a swap is no story: the
+		// watcher tells one that lasts, and then it is held by that.
+		if in.Held == CauseLimit || in.Held == CauseOtherPair || in.Held == CausePair && s.Fault != nil {
+			k.held(in.Server, in.Held, in.Detail, in.Hint, in.OpensAt)
+		}
+		k.again()
+		return
+	}
+	if in.OK {
+		k.say(notify.ReloadDone, notify.Info, func(d *notify.Data) {
+			d.Reload, d.Detail = &in.Reload, in.Detail
+			d.Next = &notify.Next{Action: "probe", At: k.now}
+		})
+	} else {
+		k.say(notify.ReloadFailed, notify.Error, func(d *notify.Data) {
+			d.Reload, d.Detail, d.Hint = &in.Reload, in.Detail, in.Hint
+		})
+	}
+	if !mine {
+		return // asked for by a story that is over
+	}
+	r.Pending = nil
+	r.Attempts++
+	r.Finished = k.now
+	if in.Run != "" && in.OK {
+		r.Runs = append(r.Runs, in.Run)
+	}
+	t.Fast = k.now
+	switch s.Standing {
+	case Open:
+		k.again()
+	case Failed, Lost, Unverified:
+		k.ask(Confirm, k.now.Add(time.Minute))
+	}
+}
+
+// again makes the next probe start at once.
+func (k *step) again() {
+	k.s.Probe, k.s.NextProbe = nil, time.Time{}
+	if k.s.Standing != Open {
+		k.s.NextProbe = k.now
+	}
+}
+
+// ask asks for a probe.
+func (k *step) ask(why Purpose, until time.Time) {
+	s := k.s
+	s.Rounds++
+	pr := Probe{ID: s.Rounds, Purpose: why, At: k.now}
+	switch why {
+	case Confirm:
+		pr.Samples, pr.Until = k.p.Samples, until
+	case Recheck:
+		pr.Samples = 4
+	default:
+		pr.Samples = 2
+	}
+	if s.Story != nil {
+		pr.Fast = s.Story.Fast
+	}
+	s.Probe = &pr
+	k.cmds = slices.DeleteFunc(k.cmds, func(c Command) bool { _, is := c.(Probe); return is })
+	k.cmds = append(k.cmds, pr)
+}
+
+// tick does what is due by time alone.
+func (k *step) tick() {
+	s := k.s
+	if f := s.Fault; f != nil && !f.Said && !k.now.Before(f.due()) {
+		f.Said = true
+		k.say(notify.FileBroken, notify.Error, func(d *notify.Data) {
+			if s.Disk == nil {
+				d.Certificate = &notify.Certificate{Name: k.p.Name, Path: f.Path}
+			} else {
+				d.Certificate = &s.Disk.Leaf
+			}
+			d.RenewalID = ""
+			d.Detail, d.Hint = f.Sentence, f.Hint
+			d.Next = &notify.Next{Action: "person"}
+		})
+	}
+	if s.Disk == nil || s.Standing == Removed || s.Standing == Unknown {
+		return
+	}
+	if !k.p.Watched {
+		if !s.Story.ended() {
+			k.end(notify.DeployUnverified, notify.Info, func(d *notify.Data) {
+				d.Detail = "no endpoint is configured: only the files are watched"
+				if s.Story.Baseline {
+					d.Previous = nil
+				}
+			})
+			s.Standing = Unverified
+		}
+		s.Probe, s.NextProbe = nil, time.Time{}
+		return
+	}
+	if s.Probe != nil {
+		if k.now.Before(s.Probe.late()) {
+			return
+		}
+		s.Probe, s.NextProbe = nil, k.now
+	}
+	if k.now.Before(s.NextProbe) {
+		return
+	}
+	switch s.Standing {
+	case Open:
+		k.ask(Confirm, k.decision())
+	case Verified:
+		if i := s.Rechecks; i < len(k.p.Recheck) && !k.now.Before(s.Story.EndedAt.Add(k.p.Recheck[i])) {
+			k.ask(Recheck, time.Time{})
+		} else {
+			k.ask(Routine, time.Time{})
+		}
+	default:
+		k.ask(Routine, time.Time{})
+	}
+}
+
+// decision returns when an open story must be decided on next.
+func (k *step) decision() time.Time {
+	t := k.s.Story
+	if !t.GraceOver {
+		return t.GraceEnd
+	}
+	at := t.Deadline
+	if due := k.nextRepair(); !due.IsZero() && due.Before(at) {
+		at = due
+	}
+	if look := k.now.Add(openLook); look.Before(at) {
+		at = look // what was down may have come up with the old leaf
+	}
+	if least := k.now.Add(100 * time.Millisecond); at.Before(least) {
+		at = least
+	}
+	return at
+}
+
+// routine returns when the next probe starts by itself outside an open story.
+func (k *step) routine(impaired bool) time.Time {
+	s := k.s
+	if s.Probe != nil {
+		return time.Time{}
+	}
+	jittered := time.Duration(float64(k.p.Every) * (0.9 + 0.2*k.draw))
+	every := k.now.Add(jittered)
+	if impaired {
+		return k.now.Add(min(impairedLook, k.p.Every))
+	}
+	t := s.Story
+	switch s.Standing {
+	case Verified:
+		if s.Rechecks < len(k.p.Recheck) {
+			at := t.EndedAt.Add(k.p.Recheck[s.Rechecks])
+			for !k.now.Before(at) && s.Rechecks < len(k.p.Recheck) {
+				s.Rechecks++ // missed while stopped: the fresh round stands for it
+				if s.Rechecks < len(k.p.Recheck) {
+					at = t.EndedAt.Add(k.p.Recheck[s.Rechecks])
+				}
+			}
+			if s.Rechecks < len(k.p.Recheck) && at.Before(every) {
+				return at
+			}
+		}
+	case Failed, Lost:
+		wait := afterTrouble
+		if k.now.Sub(t.EndedAt) > time.Hour {
+			wait = lateTrouble
+		}
+		at := k.now.Add(min(wait, jittered))
+		if due := k.nextRepair(); !due.IsZero() && due.Before(at) {
+			at = due
+		}
+		return at
+	}
+	return every
+}

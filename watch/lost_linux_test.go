@@ -1,0 +1,188 @@
+package watch
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/renewatch/renewatch/internal/certtest"
+	"golang.org/x/sys/unix"
+)
+
+// inNamespace runs the calling test again in a process with user and mount
+// namespaces of its own, whose limits and mounts it may change. It reports
+// whether this is that process.
+func inNamespace(t *testing.T) bool {
+	t.Helper()
+	const env = "WATCH_TEST_IN_NAMESPACE"
+	if os.Getenv(env) == t.Name() {
+		return true
+	}
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=60s")
+	cmd.Env = append(os.Environ(), env+"="+t.Name())
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
+	}
+	out, err := cmd.CombinedOutput()
+	if len(out) == 0 && err != nil {
+		t.Skipf("this system gives no user namespaces: %v", err)
+	}
+	if err != nil {
+		t.Errorf("in its namespace: %v\n%s", err, out)
+	}
+	return false
+}
+
+func limit(t *testing.T, name string, n int) {
+	t.Helper()
+	if err := os.WriteFile("/proc/sys/user/"+name, []byte(itoa(n)), 0o644); err != nil {
+		t.Skipf("this system has no limits for a user namespace: %v", err)
+	}
+}
+
+// TestNoInotify: without events the scan does the work, and that is said.
+func TestNoInotify(t *testing.T) {
+	t.Parallel()
+	if !inNamespace(t) {
+		return
+	}
+	limit(t, "max_inotify_instances", 0)
+	o := testOptions
+	o.ScanEvery = testSettle / 4
+	s := pairIn(t, t.TempDir(), "a.test", leafA())
+	w := start(t, o, s)
+	w.fails(Blind, "", NoInotify)
+	w.has(Loaded, "a.test", leafA())
+	check(t, certtest.WritePair(s.Cert, s.Key, leafB()))
+	w.has(Changed, "a.test", leafB())
+	limit(t, "max_inotify_instances", 100)
+	w.fails(Sighted, "", NoInotify)
+}
+
+// TestWatchLimit: what cannot be watched is scanned, and that is said.
+func TestWatchLimit(t *testing.T) {
+	t.Parallel()
+	if !inNamespace(t) {
+		return
+	}
+	limit(t, "max_inotify_watches", 0)
+	o := testOptions
+	o.ScanEvery = testSettle / 4
+	s := pairIn(t, t.TempDir(), "a.test", leafA())
+	w := start(t, o, s)
+	w.fails(Blind, "", WatchLimit)
+	w.has(Loaded, "a.test", leafA())
+	check(t, certtest.WritePair(s.Cert, s.Key, leafB()))
+	w.has(Changed, "a.test", leafB())
+	limit(t, "max_inotify_watches", 100)
+	w.fails(Sighted, "", WatchLimit)
+}
+
+// TestUnmount: an unmounted directory takes its watch along without a word; the
+// next scan sees that it is gone, and watches the one that comes in its place.
+func TestUnmount(t *testing.T) {
+	t.Parallel()
+	if !inNamespace(t) {
+		return
+	}
+	dir := t.TempDir()
+	at := filepath.Join(dir, "certs")
+	check(t, os.Mkdir(at, 0o755))
+	mount := func() {
+		if err := unix.Mount("tmpfs", at, "tmpfs", 0, ""); errors.Is(err, unix.EPERM) {
+			t.Skip("this system lets a user namespace mount nothing")
+		} else {
+			check(t, err)
+		}
+	}
+	mount()
+	t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
+	s := pairIn(t, at, "a.test", leafA())
+	w := start(t, testOptions, Source{Cert: at + "/*.crt"})
+	w.has(Loaded, "a.test", leafA())
+	check(t, unix.Unmount(at, 0))
+	w.Scan()
+	w.fails(Unreadable, "a.test", Missing)
+	mount()
+	pairIn(t, at, "a.test", leafA())
+	w.Scan()
+	w.has(Changed, "a.test", leafA())
+	// No scan now: the new directory is watched.
+	check(t, certtest.WritePair(s.Cert, s.Key, leafB()))
+	w.has(Changed, "a.test", leafB())
+}
+
+// TestOverflow: when the system's queue of events runs over, everything is
+// looked at.
+func TestOverflow(t *testing.T) {
+	t.Parallel()
+	queue, err := os.ReadFile("/proc/sys/fs/inotify/max_queued_events")
+	if err != nil || string(queue) != "16384\n" {
+		t.Skip("the queue of events has not the usual length here")
+	}
+	dir := t.TempDir()
+	s := pairIn(t, dir, "a.test", leafA())
+	pairIn(t, dir, "x", leafA())
+	hold, held := make(chan struct{}), make(chan struct{})
+	o := testOptions
+	o.Beat = func() {
+		select {
+		case <-hold:
+			// From here on the loop reads no events.
+			held <- struct{}{}
+			<-held
+		default:
+		}
+	}
+	w := start(t, o, s)
+	w.has(Loaded, "a.test", leafA())
+	close(hold)
+	w.Scan()
+	<-held
+	for i := range 20000 {
+		check(t, os.Chmod(dir+"/x"+[]string{".crt", ".key"}[i%2], os.FileMode(0o600|i%8)))
+	}
+	check(t, certtest.WritePair(s.Cert, s.Key, leafB()))
+	go func() {
+		for {
+			select {
+			case held <- struct{}{}: // lets the loop go on
+			case <-held: // it asks again
+			case <-t.Context().Done():
+				return
+			}
+		}
+	}()
+	w.has(Changed, "a.test", leafB())
+}
+
+// TestDirectoryNotListable: a directory that may be entered but not listed cannot
+// be watched; its files are scanned.
+func TestDirectoryNotListable(t *testing.T) {
+	t.Parallel()
+	dir := openDir(t)
+	s := pairIn(t, dir, "a.test", leafA())
+	check(t, os.Chmod(s.Key, 0o644))
+	check(t, os.Chmod(dir, 0o711))
+	r := newResolver()
+	asNobody(t, func() {
+		l := newLoop(New(testOptions))
+		l.openInotify()
+		defer l.dirs.lose()
+		it := &item{name: "a.test", claim: claim{cert: s.Cert, key: s.Key}}
+		if _, err := it.look(r, time.Now()); err != nil || it.last.pair == nil {
+			t.Fatalf("%v, %v", it.last.fault, err)
+		}
+		l.dirs.follow(it, it.last.steps)
+		faults := l.dirs.troubles()
+		if len(faults) != 1 || faults[0].Code != WatchRefused || faults[0].Path != dir {
+			t.Errorf("got %v", faults)
+		}
+	})
+}
