@@ -167,10 +167,24 @@ func (j *Journal) OldestUnsent() time.Time {
 		j.mu.Unlock()
 		return time.Time{}
 	}
+	if known := j.oldest; known.after == sent && !known.time.IsZero() {
+		j.mu.Unlock()
+		return known.time
+	}
 	j.mu.Unlock()
 	records, err := j.read(&position{after: sent}, 1)
 	if err != nil || len(records) == 0 {
 		return time.Time{}
 	}
-	return records[0].event.Time
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.oldest = waiting{after: sent, time: records[0].event.Time}
+	return j.oldest.time
+}
+
+// waiting remembers the time of the first event behind a sequence: to find it the
+// file is read.
+type waiting struct {
+	after uint64
+	time  time.Time
 }

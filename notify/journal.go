@@ -63,6 +63,7 @@ type Journal struct {
 	ring    [][16]byte // the ids in seen, oldest at turn
 	turn    int
 	cursors map[string]*cursor
+	oldest  waiting
 	report  Report
 	remade  uint64        // how often segments were rewritten or deleted
 	changed chan struct{} // closed at the next Append

@@ -665,8 +665,8 @@ func TestEventsFilters(t *testing.T) {
 func TestRefusedEventsAreKeptBounded(t *testing.T) {
 	dir := t.TempDir()
 	j := open(t, dir, options(&clock{now: noon}))
-	line := []byte(`{"x":"` + strings.Repeat("y", 1<<20) + `"}`)
-	for i := range 60 {
+	line := []byte(`{"x":"` + strings.Repeat("y", 600<<10) + `"}`)
+	for i := range 2 * (maxRefusedFiles + 1) {
 		if err := j.refuse(record{seq: uint64(i + 1), line: line}, Refused{Reason: "r", Subject: "s"}); err != nil {
 			t.Fatal(err)
 		}

@@ -23,7 +23,7 @@ type Refused struct {
 
 // The files of refused events: how large one may get, and how many stay.
 const (
-	maxRefusedFile  = 4 << 20
+	maxRefusedFile  = 1 << 20
 	maxRefusedFiles = 8
 )
 

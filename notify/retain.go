@@ -66,6 +66,7 @@ func (j *Journal) drop(i int) error {
 	}
 	j.segs = slices.Delete(j.segs, i, i+1)
 	j.remade++
+	j.oldest = waiting{}
 	return nil
 }
 
@@ -115,6 +116,7 @@ func (j *Journal) dropStory(i int, sent uint64) error {
 		after.last, after.size = s.last, int64(kept.Len())
 		j.segs[i] = after
 		j.remade++
+		j.oldest = waiting{}
 	}
 	j.report.DroppedStory += dropped
 	return nil

@@ -312,6 +312,9 @@ func (s *Sender) deliver(ctx context.Context, nc *nats.Conn, r record) error {
 		// waiting.
 		return errNotConnected
 	}
+	if r.event.Kind() == "" {
+		return &finalError{"its type " + text(r.event.Type, maxWord) + " has no subject"}
+	}
 	m := s.message(r)
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
@@ -386,6 +389,8 @@ var finalCodes = map[jetstream.ErrorCode]string{
 func classify(err error, size int) error {
 	var api *jetstream.APIError
 	switch {
+	case errors.Is(err, nats.ErrBadSubject):
+		return &finalError{"its subject is invalid"}
 	case errors.Is(err, nats.ErrMaxPayload):
 		return &finalError{fmt.Sprintf("it has %d bytes, more than the server takes", size)}
 	case errors.As(err, &api) && finalCodes[api.ErrorCode] != "":

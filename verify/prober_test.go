@@ -146,6 +146,41 @@ func TestClientCertificateRequired(t *testing.T) {
 	}
 }
 
+// Some servers that miss a client's certificate close without an alert, or
+// their alert is lost in the reset that follows.
+func TestClientCertificateRequiredWithoutAlert(t *testing.T) {
+	ca := newCA(t)
+	current := ca.issue(t, spec{})
+	port := start(t, func(raw net.Conn) {
+		c := configOf(current)
+		c.MaxVersion = tls.VersionTLS12
+		c.ClientAuth = tls.RequestClientCert
+		c.VerifyConnection = func(tls.ConnectionState) error { raw.Close(); return errors.New("no") }
+		tlsHandler(c)(raw)
+	})
+	v := check(t, &Prober{Roots: ca.pool()}, Target{Endpoint: local(t, port), Expect: expecting(current)}, 2)
+	says(t, v, "client certificate")
+}
+
+// A mute server costs one timeout, however many samples are wanted: one
+// connection with the standard hello, one with the classical.
+func TestMuteServerIsNotAskedAgain(t *testing.T) {
+	var n atomic.Int64
+	port := start(t, func(c net.Conn) { n.Add(1); waits(c) })
+	check(t, &Prober{Timeout: brief}, Target{Endpoint: local(t, port)}, 5, Timeout)
+	if got := n.Load(); got != 2 {
+		t.Errorf("%d connections, want 2", got)
+	}
+}
+
+func TestReadingIsBounded(t *testing.T) {
+	s := &script{text: strings.Repeat("x", 2*maxRead), chunk: 4096}
+	n, err := io.Copy(io.Discard, struct{ io.Reader }{newWire(s, time.Time{})})
+	if n != maxRead || !errors.Is(err, errFlood) {
+		t.Errorf("read %d bytes, %v; want %d", n, err, maxRead)
+	}
+}
+
 func TestWrongVirtualHost(t *testing.T) {
 	ca := newCA(t)
 	current, fallback := ca.issue(t, spec{names: []string{"www.example"}}), ca.issue(t, spec{names: []string{"default.example"}})
@@ -279,9 +314,16 @@ func TestPostQuantumIntolerance(t *testing.T) {
 			}
 		})
 	}
-	// A single cut connection does not make a server intolerant.
+	// After two samples the standard hello is not tried any more.
 	var n atomic.Int64
-	port := start(t, func(c net.Conn) {
+	port := start(t, helloLimit(1400, func(net.Conn) { n.Add(1) }, good))
+	check(t, &Prober{Roots: ca.pool()}, Target{Endpoint: local(t, port), Expect: expecting(current)}, 5, PQIntolerant)
+	if got := n.Load(); got != 2 {
+		t.Errorf("the standard hello was sent %d times, want 2", got)
+	}
+	// A single cut connection does not make a server intolerant.
+	n.Store(0)
+	port = start(t, func(c net.Conn) {
 		if n.Add(1) > 1 {
 			good(c)
 		}

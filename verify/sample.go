@@ -194,7 +194,7 @@ func (s *sampler) attempt(ctx context.Context, until time.Time, h hello) (a atte
 	}
 	var alerted bool
 	a.alert, alerted = isAlert(err)
-	if a.chain != nil && (alerted || false) {
+	if a.chain != nil && (alerted || asked && isCut(err)) {
 		// The server showed its certificate and then refused us: it is judged. Most
 		// refuse because they want a client's certificate, and some of those close
 		// before their alert can be read.

@@ -18,6 +18,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/renewatch/renewatch/internal/certtest"
 	"golang.org/x/sys/unix"
@@ -512,4 +513,28 @@ func TestLoadWhileReplaced(t *testing.T) {
 		t.Errorf("at rest: %v, %v", p, f)
 	}
 	t.Logf("%d of 500 reads found a sound pair", sound)
+}
+
+// TestStamp: stat stands for the content only when the last change is old enough
+// for another one to show.
+func TestStamp(t *testing.T) {
+	now := time.Now()
+	for _, tt := range []struct {
+		cert, key time.Duration // before now
+		want      bool
+	}{
+		{time.Hour, time.Hour, true}, {time.Second, time.Hour, false}, {time.Hour, time.Second, false}, {-time.Hour, time.Hour, false}, {3 * time.Second, 0, false}, {3 * time.Second, 3 * time.Second, true},
+	} {
+		id := func(d time.Duration) ident {
+			return ident{ctime: now.Add(-d).UnixNano(), mtime: now.Add(-d).UnixNano()}
+		}
+		s := sight{certID: id(tt.cert), keyID: id(tt.key)}
+		if s.stamp(now, s.certID, nil); !s.readAt.IsZero() != tt.want {
+			t.Errorf("%v and %v old: trusted: %t", tt.cert, tt.key, !tt.want)
+		}
+		s.readAt = time.Time{}
+		if s.stamp(now, ident{}, nil); !s.readAt.IsZero() {
+			t.Error("trusted although another file was read")
+		}
+	}
 }

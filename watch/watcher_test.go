@@ -285,6 +285,23 @@ func TestDirectoryExchange(t *testing.T) {
 	w.has(Changed, "a.test", leafA())
 }
 
+// TestParentRenamed: the directory above the files' own goes away and comes back.
+func TestParentRenamed(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	check(t, os.MkdirAll(dir+"/p/q", 0o755))
+	s := pairIn(t, dir+"/p/q", "a.test", leafA())
+	w := start(t, testOptions, s)
+	w.has(Loaded, "a.test", leafA())
+	check(t, os.Rename(dir+"/p", dir+"/away"))
+	w.fails(Unreadable, "a.test", Missing)
+	// What happens in the old directory is nobody's concern.
+	pairIn(t, dir+"/away/q", "a.test", leafRSA())
+	check(t, os.MkdirAll(dir+"/p/q", 0o755))
+	pairIn(t, dir+"/p/q", "a.test", leafB())
+	w.has(Changed, "a.test", leafB())
+}
+
 // TestMissingIsWaitedFor: directories and files that come later are seen.
 func TestMissingIsWaitedFor(t *testing.T) {
 	t.Parallel()

@@ -26,6 +26,11 @@ func (d *daemon) senderOptions() notify.SenderOptions {
 	}
 }
 
+// usesNATS reports whether events go anywhere at all.
+func (d *daemon) usesNATS() bool {
+	return d.cfg.NATS.Enabled && (len(d.cfg.NATS.URLs) > 0 || d.cfg.NATS.UsesEmbedded())
+}
+
 // checkNATS finds out at the start what is wrong with the options.
 func (d *daemon) checkNATS() error {
 	if !d.cfg.NATS.Enabled || len(d.cfg.NATS.URLs) == 0 {
@@ -47,7 +52,7 @@ func (d *daemon) serveNATS(ctx context.Context, told func()) {
 	o := d.senderOptions()
 	if len(o.URLs) > 0 {
 		told()
-	} else if d.cfg.NATS.Embedded.Enabled {
+	} else {
 		var srv *natsd.Server
 		if !d.retry(ctx, "nats-port", told, func() (err error) {
 			e := d.cfg.NATS.Embedded
@@ -65,10 +70,6 @@ func (d *daemon) serveNATS(ctx context.Context, told func()) {
 		o.Creds, o.NKey, o.Token, o.TokenFile, o.PasswordFile, o.TLS = "", "", "", "", "", notify.TLSOptions{}
 		o.User, o.Password = srv.Credentials()
 		o.Inbox = natsd.SenderInbox
-	} else {
-		told()
-		<-ctx.Done()
-		return
 	}
 	s, err := notify.NewSender(o)
 	if err != nil {

@@ -106,7 +106,7 @@ func (d *daemon) run() error {
 	defer lock.Close()
 
 	o := notify.JournalOptions{Host: host, Instance: instance, Keep: cfg.Journal.Keep, MaxSize: cfg.Journal.MaxSize}
-	if cfg.NATS.Enabled {
+	if d.usesNATS() {
 		o.Destinations = []string{notify.Destination}
 	}
 	if d.journal, err = notify.OpenJournal(filepath.Join(cfg.StateDir, "journal"), o); err != nil {
@@ -168,7 +168,7 @@ func (d *daemon) serve(ctx context.Context, hup <-chan os.Signal) error {
 		first.Add(1)
 		wg.Go(func() { d.serveHTTP(outer, first.Done) })
 	}
-	if d.cfg.NATS.Enabled {
+	if d.usesNATS() {
 		first.Add(1)
 		wg.Go(func() { d.serveNATS(outer, first.Done) })
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"net"
 	"net/netip"
 	"sync"
@@ -120,5 +121,6 @@ func (v *visitor) shake(ctx context.Context, addr netip.AddrPort) (serial string
 		return "", err
 	}
 	defer conn.Close()
-	return conn.(*tls.Conn).ConnectionState().PeerCertificates[0].SerialNumber.Text(16), nil
+	leaf := conn.(*tls.Conn).ConnectionState().PeerCertificates[0]
+	return hex.EncodeToString(leaf.SerialNumber.Bytes()), nil
 }

@@ -211,9 +211,11 @@ func sign(t, parent *x509.Certificate, pub crypto.PublicKey, signer crypto.Signe
 	return must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, t, parent, pub, signer))))
 }
 
-// serial draws a positive 127-bit number: two leaves never share one.
+// serial draws a number of 127 bits: two leaves never share one, and as its first
+// digit is never zero, there is only one way to write it in hex.
 func serial() *big.Int {
-	return must(rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127)))
+	n := must(rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 126)))
+	return n.SetBit(n, 126, 1)
 }
 
 func must[T any](v T, err error) T {

@@ -80,8 +80,8 @@ func (l *Leaf) SHA256() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Serial returns the serial number in lower-case hex.
-func (l *Leaf) Serial() string { return l.Cert.SerialNumber.Text(16) }
+// Serial returns the serial number in lower-case hex, two digits for each byte.
+func (l *Leaf) Serial() string { return hex.EncodeToString(l.Cert.SerialNumber.Bytes()) }
 
 // CertificatesPEM writes certificates as PEM, in the order given.
 func CertificatesPEM(certs ...*x509.Certificate) []byte {

@@ -75,6 +75,8 @@ func checkCert(s string) (wrong, hint string) {
 // checkName checks the name of a certificate.
 func checkName(s string) (wrong, hint string) {
 	switch {
+	case strings.Trim(s, ".") == "":
+		return "is made of dots only", ""
 	case strings.HasPrefix(s, "_"):
 		return "starts with _, which is reserved", "choose another name, e.g. " + cmp.Or(cut(strings.TrimLeft(s, "_.")), "www")
 	case strings.HasPrefix(s, "-"):

@@ -2,12 +2,14 @@ package e2e
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // renewatch is killed after every word it says of a renewal: the story goes on
@@ -121,6 +123,95 @@ func TestRenewedWhileKilled(t *testing.T) {
 	wantKinds(t, of(d.journal(), verified.Data.RenewalID), "renewal.detected", "reload.done", "deploy.verified")
 	mustServe(t, s.v4, s.name, after)
 	d.finish()
+}
+
+// renewatch is killed again and again, each time a little later: after the
+// first, the second, the third time it wrote anything into its state directory.
+// Wherever that hits, the story has one end, every word is said once, and the
+// server is reloaded once.
+func TestKilledAfterEveryWrite(t *testing.T) {
+	t.Parallel()
+	s := newLocal(t, "www.e2e.test")
+	reload := countedReload(t, shellQuote(s.nginx.reloadCommand()))
+	d := newDaemon(t, "", serverBlock("nginx", reload.command())+verifying("nginx", s.ca.root, "deadline", "5m")+
+		certificateBlock(s.lineage.cert, s.endpoint()))
+	d.start()
+	before := s.lineage.leaf()
+	d.baseline(fingerprint(before))
+	d.kill()
+	after := s.renew()
+
+	kills := 0
+	for writes := 1; writes <= 60; writes++ {
+		d.process = spawn(t, "renewatch", command(t, "run", "--config", d.conf))
+		if !d.killAfterWrites(writes, fingerprint(after)) {
+			break
+		}
+		kills++
+	}
+	t.Logf("killed %d times", kills)
+	d.awaitReady()
+	d.listen()
+	verified := d.await("deploy.verified", about(fingerprint(after)))
+	story := only(of(d.journal(), verified.Data.RenewalID), "renewal.detected", "deploy.verified", "deploy.failed")
+	wantKinds(t, story, "renewal.detected", "deploy.verified")
+	reload.want(1)
+	mustServe(t, s.v4, s.name, after)
+	d.finish()
+}
+
+// killAfterWrites kills the daemon once its memory of certificates, servers and
+// events has changed n times. It reports false when deploy.verified of the leaf
+// came first, and leaves the daemon running then.
+func (d *daemon) killAfterWrites(n int, leaf string) bool {
+	d.t.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	last := d.written()
+	for changes := 0; changes < n; {
+		select {
+		case <-d.done:
+			d.t.Fatalf("the daemon ended by itself: %v\n%s", d.err, d.log.tail())
+		case <-deadline.C:
+			d.t.Fatalf("only %d writes:\n%s", changes, tell(d.journal()))
+		case <-tick.C:
+		}
+		now := d.written()
+		if now == last {
+			continue
+		}
+		last = now
+		changes++
+		if _, ok := find(d.journal(), "deploy.verified", about(leaf)); ok {
+			return false
+		}
+	}
+	d.kill()
+	return true
+}
+
+// written is a summary of what lies in the state directory, the embedded NATS
+// server's store excepted.
+func (d *daemon) written() string {
+	var b strings.Builder
+	_ = filepath.WalkDir(d.state, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return nil // renamed or removed under our eyes: another write
+		}
+		if entry.IsDir() {
+			if entry.Name() == "nats" {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if info, err := entry.Info(); err == nil {
+			fmt.Fprintln(&b, path, info.Size(), info.ModTime().UnixNano())
+		}
+		return nil
+	})
+	return b.String()
 }
 
 // gate holds a shell script until it is opened.

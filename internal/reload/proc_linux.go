@@ -116,15 +116,18 @@ func bootTime() (time.Time, bool) {
 	return time.Now().Add(-time.Duration(up.Nano())), true
 }
 
-// predatesBoot reports whether the file at path seems to be older than the boot
-// although it lies in memory: then the clock was set since it was written
-// (machines without a clock of their own start in the past), and its time can be
-// compared with nothing.
-func predatesBoot(path string, written time.Time) bool {
-	var fs unix.Statfs_t
-	if unix.Statfs(path, &fs) != nil || (fs.Type != unix.TMPFS_MAGIC && fs.Type != unix.RAMFS_MAGIC) {
-		return false
-	}
+// predatesBoot reports whether the file at path is older than the boot, and
+// whether it lies in memory nevertheless: then the clock was set since it was
+// written (machines without a clock of their own start in the past), and its
+// time can be compared with nothing.
+func predatesBoot(path string, written time.Time) (old, inMemory bool) {
 	boot, ok := bootTime()
-	return ok && written.Before(boot.Add(-pidSlack))
+	if !ok || !written.Before(boot.Add(-pidSlack)) {
+		return false, false
+	}
+	var fs unix.Statfs_t
+	if unix.Statfs(path, &fs) != nil {
+		return true, false
+	}
+	return true, fs.Type == unix.TMPFS_MAGIC || fs.Type == unix.RAMFS_MAGIC
 }

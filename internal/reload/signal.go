@@ -69,7 +69,8 @@ type pidFile struct {
 	pid     int
 	written time.Time
 	owner   int
-	clock   bool // written before the boot on a file system made after it: the clock was set
+	old     bool // written before the boot
+	clock   bool // and on a file system that lies in memory: the clock was set since
 }
 
 func readPIDFile(path string) (pidFile, *fault) {
@@ -107,7 +108,7 @@ func readPIDFile(path string) (pidFile, *fault) {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
 		pf.owner = int(st.Uid)
 	}
-	pf.clock = predatesBoot(path, pf.written)
+	pf.old, pf.clock = predatesBoot(path, pf.written)
 	return pf, nil
 }
 
@@ -174,6 +175,10 @@ func (pf pidFile) signal(sig syscall.Signal) *fault {
 func (pf pidFile) doubt(proc *process) *fault {
 	is, ok := proc.inspect()
 	if !ok {
+		if pf.old && !pf.clock {
+			return &fault{detail: fmt.Sprintf("pidfile %s is stale: it was written before the machine was started", pf.path),
+				hint: "restart the server so that it writes a new one (or touch it, if only the clock was set)"}
+		}
 		return nil
 	}
 	if is.state == 'Z' || is.state == 'X' {

@@ -217,6 +217,40 @@ func TestSignalForeignPIDFile(t *testing.T) {
 	}
 }
 
+func TestSignalPIDFileOlderThanTheBoot(t *testing.T) {
+	pid, next := server(t)
+	old := time.Now().Add(-20 * 365 * 24 * time.Hour)
+	onDisk := pidfile(t, strconv.Itoa(pid))
+	if err := os.Chtimes(onDisk, old, old); err != nil {
+		t.Fatal(err)
+	}
+	if isOld, inMemory := predatesBoot(onDisk, old); !isOld {
+		t.Error("twenty years ago is not before the boot")
+	} else if inMemory {
+		t.Skip("the directory for temporary files lies in memory")
+	}
+	if res := runOnce(t, signalled("HUP", onDisk), First); res.OK || !strings.Contains(res.Detail, "stale") {
+		t.Errorf("on disk: %+v", res)
+	}
+	dir, err := os.MkdirTemp("/dev/shm", "renewatch-test-")
+	if err != nil {
+		t.Skip("there is no /dev/shm here: a pidfile in memory is not tested")
+	}
+	defer os.RemoveAll(dir)
+	inMemory := filepath.Join(dir, "server.pid")
+	if err := os.WriteFile(inMemory, []byte(strconv.Itoa(pid)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(inMemory, old, old); err != nil {
+		t.Fatal(err)
+	}
+	if res := runOnce(t, signalled("HUP", inMemory), First); !res.OK {
+		t.Errorf("in memory, after the clock was set: %+v", res)
+	} else if got := next(); got != "hangup" {
+		t.Errorf("the server got %q", got)
+	}
+}
+
 func TestInspect(t *testing.T) {
 	p, err := openProcess(os.Getpid())
 	if err != nil {

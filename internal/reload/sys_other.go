@@ -47,6 +47,5 @@ func (p *process) close() {}
 // inspect knows nothing here.
 func (p *process) inspect() (facts, bool) { return facts{}, false }
 
-// predatesBoot reports whether a file seems older than the boot although its
-// file system cannot be.
-func predatesBoot(string, time.Time) bool { return false }
+// predatesBoot knows nothing here.
+func predatesBoot(string, time.Time) (old, inMemory bool) { return false, false }

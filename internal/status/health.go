@@ -110,8 +110,8 @@ func ReadRun(stateDir string) (Run, error) {
 		if _, err := os.Stat(stateDir); err != nil {
 			return Run{}, dead("name the state directory of the daemon: --state-dir", "no daemon runs here: cannot look into %s: %w", stateDir, reason(err))
 		}
-		return Run{}, dead("start it with renewatch run; if it runs, name its state directory: --state-dir",
-			"no daemon runs here: there is no %s (%w)", path, fs.ErrNotExist)
+		return Run{}, &DeadError{sentence: "no daemon runs here: there is no " + path, err: fs.ErrNotExist,
+			hint: "start it with renewatch run; if it runs, name its state directory: --state-dir"}
 	case err != nil:
 		return Run{}, dead("run this as the user the daemon runs as", "cannot read %s: %w", path, reason(err))
 	}

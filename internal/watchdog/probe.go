@@ -46,6 +46,9 @@ type target struct {
 // startProbe replaces what probes a certificate.
 func (k *Keeper) startProbe(c *cert, p Probe) {
 	k.stopProbe(c)
+	if k.ctx.Err() != nil {
+		return
+	}
 	ctx, cancel := context.WithCancel(k.ctx)
 	c.cancel = cancel
 	d := c.state.Disk

@@ -1,6 +1,7 @@
 package watchdog
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"path/filepath"
@@ -21,6 +22,9 @@ type server struct {
 	queue reload.State
 	next  time.Time // when the queue is looked at again; zero: when something is added
 }
+
+// letFinish is how long a reload may take to end after the daemon was told to.
+const letFinish = 6 * time.Second
 
 // runDone is the end of one reload.
 type runDone struct {
@@ -131,6 +135,11 @@ func (k *Keeper) requestReload(c *cert, cmd Reload) {
 	s := k.servers[cmd.Server]
 	if s == nil || !s.known {
 		k.log.Error().Str("server", cmd.Server).Msg("this server is not in the configuration")
+		k.later(func() {
+			if k.certs[c.policy.Name] == c {
+				k.apply(c, Input{Reload: &ReloadReport{ID: cmd.ID, Server: cmd.Server, Held: CauseMoving}})
+			}
+		})
 		return
 	}
 	s.queue = s.queue.Add(reload.Request{ID: cmd.ID, Certificate: c.policy.Name, RenewalID: cmd.RenewalID, Attempt: cmd.Attempt,
@@ -175,6 +184,10 @@ func (k *Keeper) runServers() {
 			continue
 		}
 		s.next = time.Time{}
+		if !s.known {
+			k.holdAll(s, s.queue.Waiting, hold{cause: CauseMoving}, time.Time{})
+			continue
+		}
 		switch d := s.queue.Next(now, k.o.Limits); d.Action {
 		case reload.Wait:
 			s.next = d.Until
@@ -229,7 +242,12 @@ func (k *Keeper) startReload(s *server, batch reload.Batch) {
 		}
 	}
 	conf, name := s.conf, s.name
+	// A reload under way when the daemon is told to stop is let finish.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(k.ctx))
+	stopped := context.AfterFunc(k.ctx, func() { time.AfterFunc(letFinish, cancel) })
 	k.wg.Go(func() {
+		defer cancel()
+		defer stopped()
 		done := runDone{server: name, batch: batch, held: map[string]hold{}}
 		// The files are read once more: what was sound when the reload was
 		// asked for may be half-written now, and a bad pair kills some servers.
@@ -240,8 +258,8 @@ func (k *Keeper) startReload(s *server, batch reload.Batch) {
 		}
 		if len(done.held) == 0 {
 			k.log.Info().Str("server", name).Str("step", string(batch.Step)).Int("certificates", len(batch.Requests)).Msg("reloading")
-			done.result = k.o.Reloader.Run(k.ctx, conf, batch.Step, batch.Touch())
-			done.cut = k.ctx.Err() != nil && !done.result.OK
+			done.result = k.o.Reloader.Run(ctx, conf, batch.Step, batch.Touch())
+			done.cut = ctx.Err() != nil && !done.result.OK
 		}
 		k.runs <- done
 	})

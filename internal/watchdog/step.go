@@ -2,6 +2,7 @@ package watchdog
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"time"
 
@@ -389,7 +390,10 @@ func (k *step) reloaded(in *ReloadReport) {
 	}
 	if in.OK {
 		k.say(notify.ReloadDone, notify.Info, func(d *notify.Data) {
-			d.Reload, d.Detail = &in.Reload, in.Detail
+			d.Reload, d.Detail = &in.Reload, orSentence(in.Detail, "the server was told to reload; whether it did is probed now")
+			if in.Shared > 1 {
+				d.Detail += fmt.Sprintf(" (one reload for %d certificates)", in.Shared)
+			}
 			d.Next = &notify.Next{Action: "probe", At: k.now}
 		})
 	} else {
