@@ -31,6 +31,9 @@ ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/ \
 # --cap-drop ALL --read-only --security-opt no-new-privileges. Where another user
 # may read the certificates: --user 65532:65532, and a state volume of that user.
 USER 0:0
+# The configuration is expected in /etc/renewatch/renewatch.yaml. Mount certificate
+# directories whole (all of /etc/letsencrypt: live/ links into archive/); a file
+# mounted by itself never changes in here.
 VOLUME /var/lib/renewatch
 # Only the docker image format keeps this line (buildah, podman: --format docker).
 HEALTHCHECK --interval=30s --timeout=10s --start-period=15s --retries=3 CMD ["/renewatch", "health"]

@@ -41,7 +41,12 @@ type Report struct {
 }
 
 // Empty tells that there is nothing to report.
-func (r Report) Empty() bool { return r == Report{} }
+func (r Report) Empty() bool {
+	if r.Err != nil {
+		return false
+	}
+	return r == Report{}
+}
 
 // recentIDs is how many ids are remembered to recognise a draft handed in twice.
 const recentIDs = 32 << 10

@@ -2,8 +2,6 @@ package notify
 
 import (
 	"bytes"
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -156,8 +154,13 @@ func TestJournalModes(t *testing.T) {
 // stays, and the next event takes the next number.
 func TestJournalCutAtEveryByteOfTheLastWrite(t *testing.T) {
 	dir, c := t.TempDir(), &clock{now: noon}
+	nth := func(n uint64) Draft { // a short one
+		return Draft{Kind: AgentStarted, Certificate: AgentCertificate, Occurrence: n}
+	}
 	j := open(t, dir, options(c))
-	appendAll(t, j, 1, 2)
+	if _, err := j.Append(nth(1), nth(2)); err != nil {
+		t.Fatal(err)
+	}
 	path := j.segs[0].path(dir)
 	confirmed, err := os.ReadFile(path)
 	if err != nil {
@@ -387,147 +390,6 @@ func TestCursors(t *testing.T) {
 	}
 }
 
-func TestSentEventsAreKeptForTheirTimeUnsentOnesLonger(t *testing.T) {
-	dir, c := t.TempDir(), &clock{now: noon}
-	o := options(c)
-	o.Keep = 72 * time.Hour
-	j := open(t, dir, o)
-	for day := range 10 {
-		appendAll(t, j, day+1, day+1)
-		c.add(24 * time.Hour)
-	}
-	if got := details(t, dir, Filter{}); !slices.Equal(got, counted(1, 10)) {
-		t.Errorf("unsent, but gone: %v", got)
-	}
-	if err := j.advance(Destination, 8, true); err != nil {
-		t.Fatal(err)
-	}
-	appendAll(t, j, 11, 11)
-	if got := details(t, dir, Filter{}); !slices.Equal(got, counted(8, 11)) {
-		t.Errorf("kept %v", got)
-	}
-	if r := j.TakeReport(); !r.Empty() {
-		t.Errorf("%+v", r)
-	}
-	if got := details(t, dir, Filter{Since: noon.Add(9 * 24 * time.Hour)}); !slices.Equal(got, counted(10, 11)) {
-		t.Errorf("since the tenth day: %v", got)
-	}
-}
-
-// alarm makes the segment hold an alert, as a later version writes them.
-func alarm(t *testing.T, j *Journal, n int) {
-	t.Helper()
-	e, err := Finish(nth(n), j.o.Host, j.o.Instance, j.last+1, j.o.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	e.Type = TypeOf("alert.critical")
-	line, err := Encode(e)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := j.write(append(line, '\n'), j.o.Now()); err != nil {
-		t.Fatal(err)
-	}
-	j.last++
-	s := &j.segs[len(j.segs)-1]
-	s.size += int64(len(line)) + 1
-	s.add(head{ID: e.ID, Type: e.Type, Time: e.Time}, j.last)
-}
-
-func TestAFullJournalDropsSentThenStoryThenAlerts(t *testing.T) {
-	dir, c := t.TempDir(), &clock{now: noon}
-	o := options(c)
-	o.MaxSize = 64 << 10
-	j := open(t, dir, o)
-	for i := 1; i <= 60; i++ {
-		if i%10 == 0 {
-			alarm(t, j, i)
-		} else {
-			appendAll(t, j, i, i)
-		}
-	}
-	if err := j.advance(Destination, 12, true); err != nil {
-		t.Fatal(err)
-	}
-	total := 60
-	for j.segs[0].first == 1 { // sent ones go first
-		total++
-		appendAll(t, j, total, total)
-	}
-	if r := j.TakeReport(); !r.Empty() {
-		t.Errorf("only sent ones are gone: %+v", r)
-	}
-	for range 60 {
-		total++
-		appendAll(t, j, total, total)
-	}
-	r := j.TakeReport()
-	if r.DroppedStory == 0 || r.DroppedAlerts != 0 {
-		t.Errorf("%+v", r)
-	}
-	left := details(t, dir, Filter{})
-	for i := 20; i <= 60; i += 10 {
-		if !slices.Contains(left, i) {
-			t.Errorf("alert %d is gone, left are %v", i, left)
-		}
-	}
-	if !slices.IsSorted(left) || left[len(left)-1] != total {
-		t.Errorf("left are %v", left)
-	}
-	if lost := total - 12 - r.DroppedStory; j.Depth() > lost+60 || j.size() > o.MaxSize {
-		t.Errorf("%d wait, %d bytes", j.Depth(), j.size())
-	}
-	for range 200 {
-		total++
-		alarm(t, j, total)
-		j.retain()
-	}
-	if r := j.TakeReport(); r.DroppedAlerts == 0 || r.Err != nil {
-		t.Errorf("alerts at last: %+v", r)
-	}
-	// What is read for sending is what is left.
-	j.Close()
-	j = open(t, dir, o)
-	var at position
-	var numbers []int
-	for {
-		records, err := j.read(&at, 7)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(records) == 0 {
-			break
-		}
-		for _, r := range records {
-			numbers = append(numbers, int(r.seq))
-		}
-	}
-	if left := details(t, dir, Filter{}); !slices.Equal(left, numbers) || at.after != uint64(total) {
-		t.Errorf("read %v, left %v", numbers, left)
-	}
-}
-
-func TestReadingGoesOnAfterFilesWereRewritten(t *testing.T) {
-	dir, c := t.TempDir(), &clock{now: noon}
-	o := options(c)
-	o.MaxSize = 64 << 10
-	j := open(t, dir, o)
-	appendAll(t, j, 1, 30)
-	var at position
-	first, err := j.read(&at, 5)
-	if err != nil || len(first) != 5 {
-		t.Fatalf("%d %v", len(first), err)
-	}
-	if err := j.dropStory(0, 0); err != nil {
-		t.Fatal(err)
-	}
-	rest, err := j.read(&at, 1000)
-	if err != nil || len(rest) == 0 || rest[len(rest)-1].seq != 30 || rest[0].seq <= 5 {
-		t.Errorf("%d events, %v", len(rest), err)
-	}
-}
-
 func TestWallClockBackwardsKeepsTheOrder(t *testing.T) {
 	dir, c := t.TempDir(), &clock{now: noon}
 	j := open(t, dir, options(c))
@@ -564,116 +426,6 @@ func TestMemoryOfIDsIsBoundedAndNewestFirst(t *testing.T) {
 		if _, ok := j.seen[id(n)]; !ok {
 			t.Errorf("%d is forgotten", n)
 		}
-	}
-}
-
-func TestFollowSeesWhatAnotherWrites(t *testing.T) {
-	dir, c := filepath.Join(t.TempDir(), "journal"), &clock{now: noon}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	got := make(chan int)
-	go func() {
-		defer close(got)
-		for r, err := range Follow(ctx, dir, Filter{}) {
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			var n int
-			fmt.Sscanf(r.Event.Data.Detail, "number %d", &n)
-			got <- n
-		}
-	}()
-	expect := func(from, to int) {
-		t.Helper()
-		for i := from; i <= to; i++ {
-			if n, ok := <-got; !ok || n != i {
-				t.Fatalf("got %d (%v), want %d", n, ok, i)
-			}
-		}
-	}
-	j := open(t, dir, options(c))
-	appendAll(t, j, 1, 2)
-	expect(1, 2)
-	// Half a line is not yet a line.
-	path := j.segs[0].path(dir)
-	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if _, err := f.WriteString(`{"specversion":"1.0","id":"half`); err != nil {
-		t.Fatal(err)
-	}
-	if got := details(t, dir, Filter{}); !slices.Equal(got, counted(1, 2)) {
-		t.Errorf("with half a line: %v", got)
-	}
-	if err := j.reopen(); err != nil {
-		t.Fatal(err)
-	}
-	appendAll(t, j, 3, 4)
-	expect(3, 4)
-	c.add(48 * time.Hour) // a new file
-	appendAll(t, j, 5, 6)
-	expect(5, 6)
-	cancel()
-	for range got {
-		t.Error("more than was written")
-	}
-}
-
-func TestEventsFilters(t *testing.T) {
-	dir, c := t.TempDir(), &clock{now: noon}
-	j := open(t, dir, options(c))
-	appendAll(t, j, 1, 3)
-	other := nth(4)
-	other.Certificate = "other"
-	if _, err := j.Append(other); err != nil {
-		t.Fatal(err)
-	}
-	if got := details(t, dir, Filter{Certificate: "other"}); !slices.Equal(got, []int{4}) {
-		t.Errorf("of other: %v", got)
-	}
-	if got := details(t, dir, Filter{After: 2}); !slices.Equal(got, []int{3, 4}) {
-		t.Errorf("behind 2: %v", got)
-	}
-	for range Events(dir, Filter{}) {
-		break // leaving early is no trouble
-	}
-	for r, err := range Events(filepath.Join(dir, "none"), Filter{}) {
-		if !errors.Is(err, ErrNoJournal) {
-			t.Errorf("%v %v", r, err)
-		}
-	}
-	// The line is what stands in the file, whatever it holds.
-	if err := os.WriteFile(filepath.Join(dir, segmentName(5)),
-		[]byte(`{"specversion":"1.0","id":"x","type":"io.renewatch.new.one.v1","sequence":"5","time":"2026-06-01T12:00:00Z","data":{"later":true}}`+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	var lines [][]byte
-	for r, err := range Events(dir, Filter{After: 4}) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		lines = append(lines, r.Line)
-	}
-	if len(lines) != 1 || !strings.Contains(string(lines[0]), `"later":true`) || !json.Valid(lines[0]) {
-		t.Errorf("%s", lines)
-	}
-}
-
-func TestRefusedEventsAreKeptBounded(t *testing.T) {
-	dir := t.TempDir()
-	j := open(t, dir, options(&clock{now: noon}))
-	line := []byte(`{"x":"` + strings.Repeat("y", 600<<10) + `"}`)
-	for i := range 2 * (maxRefusedFiles + 1) {
-		if err := j.refuse(record{seq: uint64(i + 1), line: line}, Refused{Reason: "r", Subject: "s"}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	files, err := filepath.Glob(filepath.Join(dir, "refused", "*.jsonl"))
-	if err != nil || len(files) != maxRefusedFiles {
-		t.Errorf("%q %v", files, err)
 	}
 }
 

@@ -230,7 +230,7 @@ func (p *Prober) patient(ctx context.Context, t Target, b *bench, addr netip.Add
 // the caller went away.
 func broken(e Endpoint, b *bench, addr netip.AddrPort) Verdict {
 	return Verdict{Endpoint: e, Address: addr, Transport: "tcp", KeyType: b.keyType, Expected: b.leaf,
-		Code: Unverifiable, Faults: []Code{Unverifiable}, Severity: Unverifiable.severity(),
+		Code: Unverifiable, Faults: []Code{Unverifiable}, Severity: Unverifiable.severity(), Unheard: true,
 		Detail: "the check was broken off before this address was heard", Hint: "check again"}
 }
 

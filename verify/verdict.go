@@ -100,6 +100,9 @@ type Verdict struct {
 	// ResolverDown tells, with Unresolved, that the resolver failed (SERVFAIL, no
 	// answer) and did not say that there is no such name: the fault may be ours.
 	ResolverDown bool
+	// Unheard tells, with Unverifiable, that the context ended before anything was
+	// heard of this address: it says nothing about it.
+	Unheard bool
 
 	seen Severity // of what the samples showed, before Grade
 }

@@ -2,6 +2,7 @@ package watch
 
 import (
 	"context"
+	"strconv"
 	"testing"
 	"time"
 
@@ -46,7 +47,7 @@ func BenchmarkScan(b *testing.B) {
 	const n = 1000
 	dir := b.TempDir()
 	for i := range n {
-		_, err := certtest.NewLineage(dir, "n"+itoa(i)+".test", leafA())
+		_, err := certtest.NewLineage(dir, "n"+strconv.Itoa(i)+".test", leafA())
 		check(b, err)
 	}
 	w := New(Options{})

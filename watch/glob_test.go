@@ -276,6 +276,9 @@ func TestHistory(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
+	if h := History(l.Fullchain()); len(h) != len(want) || !h[0].Equal(leafA().Cert) {
+		t.Errorf("History returns %d, want %d", len(h), len(want))
+	}
 	for i := range 56 {
 		leaf := testCA().Issue(certtest.LeafOptions{Names: []string{"a.test"}, Key: leafA().Key})
 		write(t, l.File("cert", 100+i), leaf.CertPEM(), 0o644)

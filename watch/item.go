@@ -45,13 +45,15 @@ func (it *item) look(r *resolver, now time.Time) (*Observation, error) {
 			return nil, s.trouble
 		}
 	}
+	// The same pair as at the last look, and no sign of change since.
+	quiet := it.last != nil && s.pair != nil && s.pair == it.last.pair && !it.changed
 	it.last = s
 	v := view{sound: s.pair != nil, age: now.Sub(time.Unix(0, s.newest))}
 	live, isLive := it.liveDir()
 	if isLive && it.clash == nil {
-		v.busy = it.swapping(r, s, live, now)
+		v.busy = it.swapping(r, s, live, now, quiet)
 	}
-	gone := it.gone(r, s, live, isLive)
+	gone := !quiet && it.gone(r, s, live, isLive)
 	switch {
 	case gone:
 		v.verdict = "removed"
@@ -101,15 +103,18 @@ func (it *item) liveDir() (string, bool) {
 
 // swapping reports whether certbot is moving its links: for that time there are
 // links to what was current before. Old ones were left by a certbot that died.
-func (it *item) swapping(r *resolver, s *sight, live string, now time.Time) bool {
+// While all is quiet it only notes which links to wait for.
+func (it *item) swapping(r *resolver, s *sight, live string, now time.Time, quiet bool) bool {
 	t := r.walk(live)
 	if t.err != nil || !t.id.isDir() {
 		return false
 	}
 	busy := false
-	for _, kind := range []string{"cert", "privkey", "chain", "fullchain"} {
-		name := "previous_" + kind + ".pem"
+	for _, name := range []string{"previous_cert.pem", "previous_privkey.pem", "previous_chain.pem", "previous_fullchain.pem"} {
 		s.steps = append(s.steps, step{dir: t.real, id: t.id.inode, name: name})
+		if quiet {
+			continue
+		}
 		if id, err := lstat(filepath.Join(t.real, name)); err == nil && now.Sub(time.Unix(0, id.ctime)) < it.patience {
 			busy = true
 		}

@@ -12,8 +12,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -105,7 +105,7 @@ func TestLoadFaults(t *testing.T) {
 				return err
 			}
 			defer wd.Close()
-			l, err := net.ListenUnix("unix", &net.UnixAddr{Name: "/proc/self/fd/" + itoa(int(wd.Fd())) + "/c.pem"})
+			l, err := net.ListenUnix("unix", &net.UnixAddr{Name: "/proc/self/fd/" + strconv.Itoa(int(wd.Fd())) + "/c.pem"})
 			if err == nil {
 				l.SetUnlinkOnClose(false)
 				err = l.Close()
@@ -215,13 +215,6 @@ func mustDER(der []byte, err error) []byte {
 		panic(err)
 	}
 	return der
-}
-
-func itoa(n int) string {
-	if n < 10 {
-		return string(rune('0' + n))
-	}
-	return itoa(n/10) + itoa(n%10)
 }
 
 // TestLoadSound: all forms in which sound files come.
@@ -381,26 +374,6 @@ func TestLoadWarnings(t *testing.T) {
 	}
 }
 
-// TestLoadNoPermission: no permission is said as such, for files and directories.
-func TestLoadNoPermission(t *testing.T) {
-	dir := openDir(t)
-	write(t, dir+"/c.pem", leafA().FullchainPEM(), 0o644)
-	write(t, dir+"/k.pem", leafA().KeyPEM(), 0o600)
-	asNobody(t, func() {
-		if _, f := Load(dir+"/c.pem", dir+"/k.pem"); f == nil || f.Code != NoPermission || f.Path != dir+"/k.pem" {
-			t.Errorf("key: %v", f)
-		}
-	})
-	check(t, os.Chmod(dir, 0o700))
-	asNobody(t, func() {
-		if _, f := Load(dir+"/c.pem", dir+"/k.pem"); f == nil || f.Code != NoPermission || f.Path != dir+"/c.pem" || f.kind() != Unreadable {
-			t.Errorf("directory: %v", f)
-		} else {
-			soundSentence(t, f)
-		}
-	})
-}
-
 // openDir returns a directory that everyone may enter.
 func openDir(t *testing.T) string {
 	dir := filepath.Join(t.TempDir(), "d")
@@ -409,19 +382,6 @@ func openDir(t *testing.T) string {
 		check(t, os.Chmod(up, 0o755))
 	}
 	return dir
-}
-
-// asNobody runs f with the file system rights of an unprivileged user.
-func asNobody(t *testing.T, f func()) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("only root can give up root's rights: run this test as root")
-	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	check(t, unix.Setfsuid(65534))
-	defer func() { check(t, unix.Setfsuid(0)) }()
-	f()
 }
 
 // TestLoadThroughLinks: directories, chains of links and ".." resolve as the
@@ -536,5 +496,51 @@ func TestStamp(t *testing.T) {
 		if s.stamp(now, ident{}, nil); !s.readAt.IsZero() {
 			t.Error("trusted although another file was read")
 		}
+	}
+}
+
+// TestReuse: files are read again only when stat shows a change, or after an hour.
+func TestReuse(t *testing.T) {
+	dir := t.TempDir()
+	s := pairIn(t, dir, "a.test", leafA())
+	look := func(last *sight) *sight { return examine(newResolver(), s.Cert, "", "", last) }
+	first := look(nil)
+	if !first.readAt.IsZero() {
+		t.Error("trusted at once")
+	}
+	first.readAt = time.Now()
+	if second := look(first); second.pair != first.pair || len(second.steps) == 0 {
+		t.Error("read again, or nothing to watch")
+	}
+	old := *first
+	old.readAt = time.Now().Add(-rereadAfter)
+	if look(&old).pair == first.pair {
+		t.Error("not read again after an hour")
+	}
+	write(t, s.Key, leafB().KeyPEM(), 0o600)
+	if again := look(first); again.fault == nil || again.fault.Code != OtherKey {
+		t.Errorf("another key: %v", again.fault)
+	}
+	write(t, s.Cert, leafB().FullchainPEM(), 0o600)
+	if again := look(first); again.pair == nil || !again.pair.Leaf().Equal(leafB().Cert) {
+		t.Errorf("another pair: %v", again.fault)
+	}
+}
+
+// TestLoadCertificate: a key, sound or not, is left alone.
+func TestLoadCertificate(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir+"/x.crt", leafA().FullchainPEM(), 0o644)
+	write(t, dir+"/x.key", leafB().KeyPEM(), 0o600)
+	if p, f := LoadCertificate(dir + "/x.crt"); f != nil || p.Key != KeyUnknown || p.KeyPath != "" || len(p.Chain) != 2 || !slices.Equal(p.Touch, []string{dir + "/x.crt"}) {
+		t.Errorf("got %+v, %v", p, f)
+	}
+	for path, want := range map[string]FaultCode{"": Missing, dir + "/gone": Missing, dir: IsDirectory, dir + "/x.key": NoCertificate} {
+		if p, f := LoadCertificate(path); p != nil || f == nil || f.Code != want {
+			t.Errorf("%s: got %v, %v, want %s", path, p, f, want)
+		}
+	}
+	if h := History(dir + "/x.crt"); h != nil {
+		t.Errorf("history of %d", len(h))
 	}
 }

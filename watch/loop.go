@@ -150,7 +150,7 @@ func (l *loop) pass(ctx context.Context) {
 			ready = append(ready, it)
 		}
 	}
-	if l.lookAt(ctx, newResolver(), ready) && l.scanning {
+	if (len(ready) == 0 || l.lookAt(ctx, newResolver(), ready)) && l.scanning {
 		l.scanned()
 	}
 	if l.dirs.refusals {

@@ -2,6 +2,7 @@ package watch
 
 import (
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -64,7 +65,7 @@ func play(script string) string {
 			s.sign(at)
 		}
 		if tell, since := s.see(at, v); tell {
-			told = append(told, itoa(n)+":"+v.verdict+"("+itoa(int(since.Sub(start)/time.Second))+")")
+			told = append(told, strconv.Itoa(n)+":"+v.verdict+"("+strconv.Itoa(int(since.Sub(start)/time.Second))+")")
 		}
 	}
 	return strings.Join(told, " ")

@@ -22,9 +22,8 @@ type ident struct {
 	mode         uint32
 }
 
-func (id ident) isDir() bool     { return id.mode&unix.S_IFMT == unix.S_IFDIR }
-func (id ident) isLink() bool    { return id.mode&unix.S_IFMT == unix.S_IFLNK }
-func (id ident) isRegular() bool { return id.mode&unix.S_IFMT == unix.S_IFREG }
+func (id ident) isDir() bool  { return id.mode&unix.S_IFMT == unix.S_IFDIR }
+func (id ident) isLink() bool { return id.mode&unix.S_IFMT == unix.S_IFLNK }
 
 // newest is the later of the two times; ctime alone does not move on some
 // network file systems.

@@ -98,6 +98,9 @@ func (d *daemon) natsLog(level, sentence string) {
 const (
 	mindEvery = 10 * time.Second
 	mayWait   = 5 * time.Minute
+	// rootsEvery is how often the trusted roots are read again: a distribution's
+	// update of them must not need a restart.
+	rootsEvery = time.Hour
 )
 
 // mind watches what nobody else does: whether events get out, and what the
@@ -105,12 +108,16 @@ const (
 func (d *daemon) mind(ctx context.Context) {
 	tick := time.NewTicker(mindEvery)
 	defer tick.Stop()
-	refused := 0
+	refused, rootsAt := 0, time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+		if time.Since(rootsAt) > rootsEvery {
+			rootsAt = time.Now()
+			d.refreshRoots(ctx)
 		}
 		if r := d.journal.TakeReport(); !r.Empty() {
 			d.log.Warn().Interface("report", r).Msg("the journal reports")

@@ -341,6 +341,20 @@ func (d *daemon) reconfigure(ctx context.Context) {
 	d.log.Info().Msg("the configuration was read again: " + d.summary(cfg))
 }
 
+// refreshRoots reads the trusted roots again, and the keeper goes on with them
+// when they are others.
+func (d *daemon) refreshRoots(ctx context.Context) {
+	d.mu.Lock()
+	cfg := d.cfg
+	d.mu.Unlock()
+	setup, err := keeperSetup(cfg, !d.noRepair)
+	if err != nil {
+		d.log.Warn().Err(err).Msg("the trusted roots cannot be read again; the old ones stay")
+		return
+	}
+	d.keeper.Refresh(ctx, setup)
+}
+
 // openState makes the state directory, locks it and reads its instance.
 func openState(dir string) (lock *os.File, instance string, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -82,7 +82,7 @@ func TestQuickstart(t *testing.T) {
 		`\n +\+\S+s +renewal\.detected `,
 		`\n +\+\S+s +reload\.done `,
 		`\n +\+\S+s +deploy\.verified `,
-		`\nWhat was proven\n`,
+		`\nWhat was proven, in [0-9.]+s\n`,
 		`✓ the old certificate, serial [0-9a-f]{8}…, was served`,
 		`✓ renewatch saw the renewal`,
 		`✓ the new certificate, serial [0-9a-f]{8}…, is served on IPv4`,

@@ -56,6 +56,7 @@ func show(ctx context.Context, o options, s *story) (err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("the show is not over after %s", o.timeout))
 	defer cancel()
 
+	start := time.Now()
 	p := &play{story: s, dir: dir}
 	defer p.cleanUp()
 	if err := p.setUp(ctx, o.binary); err != nil {
@@ -71,7 +72,11 @@ func show(ctx context.Context, o options, s *story) (err error) {
 	if err := p.daemon.stop(10 * time.Second); err != nil {
 		return p.failed(fmt.Errorf("renewatch did not end cleanly on SIGTERM: %w", err))
 	}
-	s.title("What was proven")
+	p.cleanUp()
+	if ctx.Err() != nil {
+		return fmt.Errorf("the parts did not stop: %w", context.Cause(ctx))
+	}
+	s.title("What was proven, in %s", seconds(time.Since(start)))
 	for _, proof := range proofs {
 		s.proven("%s", proof)
 	}
@@ -102,10 +107,12 @@ type play struct {
 	stage sync.WaitGroup
 }
 
+// cleanUp stops what is still there.
 func (p *play) cleanUp() {
 	for i := len(p.undo) - 1; i >= 0; i-- {
 		p.undo[i]()
 	}
+	p.undo = nil
 }
 
 // setUp starts every part and waits until renewatch has said that the first
@@ -162,17 +169,17 @@ func (p *play) setUp(ctx context.Context, binary string) error {
 	p.story.part("renewatch", "pid %d; grace 3s, spread 1s, 4 samples: shorter than anybody needs in earnest", p.daemon.pid())
 	p.story.part("NATS", "embedded in renewatch: nats --server %s sub '%s'", p.daemon.nats, subject)
 
-	listening, stop := context.WithCancel(ctx)
+	listening, stopListening := context.WithCancel(ctx)
 	if p.subscriber, err = subscribe(listening, p.daemon.nats); err != nil {
-		stop()
+		stopListening()
 		return err
 	}
-	p.undo = append(p.undo, func() { stop(); p.subscriber.close() })
+	p.undo = append(p.undo, func() { stopListening(); p.subscriber.close() })
 
 	p.story.title("Before the renewal")
-	looking, stop := context.WithCancel(ctx)
+	looking, stopLooking := context.WithCancel(ctx)
 	p.stage.Go(func() { p.visitor.watch(looking) })
-	p.undo = append(p.undo, func() { stop(); p.stage.Wait() })
+	p.undo = append(p.undo, func() { stopLooking(); p.stage.Wait() })
 	return p.follow(ctx, notify.DeployVerified, p.old)
 }
 

@@ -37,8 +37,8 @@ func TestSecondDaemonIsRefused(t *testing.T) {
 	}
 }
 
-// /healthz and /readyz answer and name no secret; a clean stop says
-// agent.stopped, and the next start goes on counting where the last one ended.
+// /healthz and /readyz answer; a clean stop says agent.stopped, the next start
+// goes on counting where the last one ended, and events tells all of it.
 func TestCleanStopAndStart(t *testing.T) {
 	t.Parallel()
 	s := newLocal(t, "www.e2e.test")
@@ -61,6 +61,19 @@ func TestCleanStopAndStart(t *testing.T) {
 	}
 	if n := len(only(events, "deploy.verified")); n != 1 {
 		t.Errorf("one first sight, %d deploy.verified:\n%s", n, tell(events))
+	}
+	told := run(t, command(t, "events", "--config", d.conf, "--json"))
+	for i, line := range lines(told.stdout) {
+		if i < len(events) && line != string(events[i].raw) {
+			t.Errorf("events tells\n%s\nthe journal says\n%s", line, events[i].raw)
+		}
+	}
+	if n := len(lines(told.stdout)); told.code != 0 || n != len(events) {
+		t.Errorf("events tells %d of %d: %v", n, len(events), told)
+	}
+	one := run(t, command(t, "events", "--config", d.conf, s.name))
+	if one.code != 0 || len(lines(one.stdout)) != 1 || !strings.Contains(one.stdout, "deploy.verified") {
+		t.Errorf("events %s: %v", s.name, one)
 	}
 	info, err := os.Stat(d.state)
 	if err != nil {

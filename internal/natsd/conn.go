@@ -2,6 +2,7 @@ package natsd
 
 import (
 	"bufio"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ type message struct {
 // little of the NATS protocol that the gate needs.
 type conn struct {
 	net      net.Conn
+	inbox    string       // prefix of the subjects of answers, this connection's alone
 	requests chan message // from visitors; closed when the connection ends
 	answers  chan message // from the server's API
 
@@ -49,7 +51,7 @@ func dialGate(s *server.Server, password string) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{net: nc, requests: make(chan message, requestBacklog), answers: make(chan message, 1)}
+	c := &conn{net: nc, inbox: gateInbox + "." + rand.Text(), requests: make(chan message, requestBacklog), answers: make(chan message, 1)}
 	r := bufio.NewReaderSize(nc, maxProtocolLine)
 	nc.SetDeadline(time.Now().Add(apiTimeout))
 	if err := c.hello(r, password); err != nil {
@@ -73,7 +75,7 @@ func (c *conn) hello(r *bufio.Reader, password string) error {
 		return err
 	}
 	_, err = fmt.Fprintf(c.net, "CONNECT %s\r\nSUB %s.> %s\r\nSUB %s.* %s\r\nPING\r\n",
-		login, gatePrefix, requestsSID, gateInbox, answersSID)
+		login, gatePrefix, requestsSID, c.inbox, answersSID)
 	if err != nil {
 		return err
 	}
@@ -136,13 +138,17 @@ func (c *conn) receive(r *bufio.Reader) {
 		if _, err := r.Discard(2); err != nil {
 			return
 		}
-		to := c.requests
 		if sid == answersSID {
-			to = c.answers
+			select {
+			case <-c.answers: // one that nobody waited for any more
+			default:
+			}
+			c.answers <- m
+			continue
 		}
 		select {
-		case to <- m:
-		default: // too many at once, or an answer nobody waits for any more
+		case c.requests <- m:
+		default: // too many at once
 		}
 	}
 }
@@ -165,7 +171,7 @@ func (c *conn) publish(subject, reply string, data []byte) error {
 // request asks the server's API. It is not for concurrent use.
 func (c *conn) request(subject string, data []byte, timeout time.Duration) ([]byte, error) {
 	c.seq++
-	reply := gateInbox + "." + strconv.FormatUint(c.seq, 10)
+	reply := c.inbox + "." + strconv.FormatUint(c.seq, 10)
 	if err := c.publish(subject, reply, data); err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/renewatch/renewatch/notify"
+	"github.com/renewatch/renewatch/notify/schematest"
 )
 
 const patience = 20 * time.Second
@@ -321,20 +322,113 @@ func TestBadOptions(t *testing.T) {
 }
 
 func TestBrokenStoreIsSaid(t *testing.T) {
+	streams := filepath.Join("jetstream", ownerAccount, "streams", notify.DefaultStream)
+	for name, c := range map[string]struct {
+		file     string
+		content  []byte
+		survives bool
+	}{
+		"its description is garbage": {file: filepath.Join(streams, "meta.inf"), content: []byte("garbage")},
+		"its description is empty":   {file: filepath.Join(streams, "meta.inf")},
+		// The server cuts off what it cannot read; the journal has it still.
+		"its messages are garbage": {file: filepath.Join(streams, "msgs", "1.blk"), content: []byte("garbage"), survives: true},
+		"its index is garbage":     {file: filepath.Join(streams, "msgs", "index.db"), content: []byte("garbage"), survives: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := start(t, Options{StoreDir: dir})
+			publish(t, sender(t, s), event, "one")
+			s.Shutdown()
+			if err := os.WriteFile(filepath.Join(dir, c.file), c.content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s, err := Start(Options{Listen: "127.0.0.1:0", StoreDir: dir})
+			if err == nil {
+				defer s.Shutdown()
+			}
+			if c.survives {
+				if err != nil {
+					t.Fatal(err)
+				}
+				publish(t, sender(t, s), event, "two")
+			} else if !errors.Is(err, ErrStore) || !strings.Contains(err.Error(), dir) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
 	dir := t.TempDir()
-	s := start(t, Options{StoreDir: dir})
-	publish(t, sender(t, s), event, "one")
-	s.Shutdown()
-	meta := filepath.Join(dir, "jetstream", ownerAccount, "streams", notify.DefaultStream, "meta.inf")
-	if err := os.WriteFile(meta, []byte("garbage"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "jetstream"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := Start(Options{Listen: "127.0.0.1:0", StoreDir: dir})
-	if err == nil {
-		s.Shutdown()
+	if s, err := Start(Options{Listen: "127.0.0.1:0", StoreDir: dir}); !errors.Is(err, ErrStore) {
+		t.Errorf("a file in the place: %v %v", s, err)
 	}
-	if !errors.Is(err, ErrStore) || !strings.Contains(err.Error(), dir) {
-		t.Errorf("got %v", err)
+}
+
+// The way the daemon uses it: journal, sender inside the process, a visitor reads.
+func TestSenderOfTheProcess(t *testing.T) {
+	s := start(t, Options{Prefix: "acme", Stream: "CERTS"})
+	j, err := notify.OpenJournal(t.TempDir(), notify.JournalOptions{
+		Host: "web1.example.org", Instance: "i", Destinations: []string{notify.Destination},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	user, password := s.Credentials()
+	out, err := notify.NewSender(notify.SenderOptions{
+		Journal: j, InProcess: s, Inbox: SenderInbox, User: user, Password: password, Prefix: "acme", Stream: "CERTS",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- out.Run(ctx) }()
+	nc := visitor(t, s)
+	live, err := nc.SubscribeSync("acme.evt.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.Append(notify.Draft{Kind: notify.AgentStarted, Certificate: notify.AgentCertificate}); err != nil {
+		t.Fatal(err)
+	}
+	heard, err := live.NextMsg(patience)
+	if err != nil {
+		t.Fatalf("%v; %+v", err, out.Status())
+	}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); j.Depth() > 0 && time.Now().Before(deadline); {
+		<-tick.C
+	}
+	js, err := jetstream.NewWithDomain(nc, Domain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(t.Context(), "CERTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := stream.GetMsg(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(kept.Data) != string(heard.Data) || kept.Subject != "acme.evt.web1_example_org._agent.agent.started" {
+		t.Errorf("%s\n%s\n%s", kept.Subject, kept.Data, heard.Data)
+	}
+	if err := schematest.Validate(kept.Data); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if j.Depth() != 0 {
+		t.Errorf("%d wait", j.Depth())
 	}
 }
 

@@ -92,7 +92,7 @@ func TestCommand(t *testing.T) {
 		{"output of both streams is kept", []string{script(t, "echo one; echo two >&2")}, true, 0, "one\ntwo", "", ""},
 		{"an exit code is told", []string{script(t, "echo no such host; exit 3")}, false, 3, "no such host", "ended with exit code 3", ""},
 		{"a silent failure has a hint", []string{script(t, "exit 1")}, false, 1, "", "ended with exit code 1", "by hand"},
-		{"a signal is told", []string{script(t, "kill -SEGV $$")}, false, -1, "", "killed by signal 11", ""},
+		{"a signal is told", []string{script(t, "kill -USR2 $$")}, false, -1, "", "killed by signal 12", ""},
 		{"arguments are not seen by a shell", []string{script(t, `printf '%s' "$1"`), "$(id); `id` *"}, true, 0, "$(id); `id` *", "", ""},
 		{"not found in PATH", []string{"renewatch-no-such-program"}, false, -1, "", "was not found", "searched in"},
 		{"not found at its path", []string{"/nonexistent/program"}, false, -1, "", "/nonexistent/program was not found", "correct the path"},

@@ -29,7 +29,6 @@ type Seen struct {
 	Facts   Facts
 	History []Known  // known from elsewhere, such as certbot's archive
 	Chain   [][]byte // DER of the file's certificates, leaf first
-	Touch   []string // the real files, for a reload that must see new time stamps
 }
 
 // Round is the outcome of a Probe.

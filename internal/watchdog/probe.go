@@ -255,7 +255,7 @@ func lineage(v verify.Verdict, history []verify.Fingerprint) bool {
 
 func (j job) finding(t target, v verify.Verdict, chain []*x509.Certificate) Finding {
 	f := Finding{
-		Verdict: WireVerdict(j.name, t.Server, v), Serving: v.CountsAsServing(), Required: t.Required, Default: t.byDefault,
+		Verdict: WireVerdict(j.name, t.Server, v), Serving: v.CountsAsServing(), Required: t.Required, Default: t.byDefault, Unheard: v.Unheard,
 		Lineage: lineage(v, j.history), Since: v.Since,
 	}
 	if len(v.Served) > 0 {

@@ -115,7 +115,11 @@ func (k *step) nextRepair() time.Time {
 			continue
 		}
 		if !at.After(k.now) {
-			at = k.now.Add(heldLook)
+			// It was due and is held back; or nobody has looked since the start.
+			at = k.now
+			if k.s.Fresh {
+				at = k.now.Add(heldLook)
+			}
 		}
 		if next.IsZero() || at.Before(next) {
 			next = at

@@ -143,7 +143,7 @@ func (k *Keeper) requestReload(c *cert, cmd Reload) {
 		return
 	}
 	s.queue = s.queue.Add(reload.Request{ID: cmd.ID, Certificate: c.policy.Name, RenewalID: cmd.RenewalID, Attempt: cmd.Attempt,
-		Step: reload.Step(cmd.Step), Touch: c.touch})
+		Step: reload.Step(cmd.Step)})
 	s.next = time.Now()
 }
 
@@ -251,30 +251,34 @@ func (k *Keeper) startReload(s *server, batch reload.Batch) {
 		done := runDone{server: name, batch: batch, held: map[string]hold{}}
 		// The files are read once more: what was sound when the reload was
 		// asked for may be half-written now, and a bad pair kills some servers.
+		var touch []string
 		for _, g := range guards {
-			if h, bad := g.check(); bad {
+			files, h, bad := g.check()
+			if bad {
 				done.held[g.request.ID] = h
 			}
+			touch = append(touch, files...)
 		}
 		if len(done.held) == 0 {
 			k.log.Info().Str("server", name).Str("step", string(batch.Step)).Int("certificates", len(batch.Requests)).Msg("reloading")
-			done.result = k.o.Reloader.Run(ctx, conf, batch.Step, batch.Touch())
+			done.result = k.o.Reloader.Run(ctx, conf, batch.Step, touch)
 			done.cut = ctx.Err() != nil && !done.result.OK
 		}
 		k.runs <- done
 	})
 }
 
-// check reads the files of one certificate right before a reload.
-func (g guard) check() (hold, bool) {
+// check reads the files of one certificate right before a reload, and says which
+// they really are.
+func (g guard) check() (files []string, h hold, bad bool) {
 	pair, fault := watch.Load(g.path, g.conf.Source.Key)
 	switch {
 	case fault != nil:
-		return hold{CausePair, fault.Sentence, fault.Hint}, true
+		return nil, hold{CausePair, fault.Sentence, fault.Hint}, true
 	case fingerprint(pair.Leaf()) != g.leaf:
-		return hold{CauseMoving, "the files changed just now", ""}, true
+		return nil, hold{CauseMoving, "the files changed just now", ""}, true
 	}
-	return hold{}, false
+	return pair.Touch, hold{}, false
 }
 
 // runDone takes in how a reload ended.

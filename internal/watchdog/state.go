@@ -98,7 +98,6 @@ type Disk struct {
 	Since time.Time `json:"since"`
 	Facts Facts     `json:"facts"`
 	Chain [][]byte  `json:"chain,omitempty"` // DER, leaf first
-	Touch []string  `json:"touch,omitempty"` // the real files
 }
 
 // Facts are what pre-flight needs to know of the files, read at one moment.
@@ -195,6 +194,8 @@ type Finding struct {
 	Local bool `json:"local,omitempty"`
 	// CopyStale: the copy that this consumer loads is not the leaf on disk.
 	CopyStale bool `json:"copy_stale,omitempty"`
+	// Unheard: the probe ended before this address answered at all.
+	Unheard bool `json:"unheard,omitempty"`
 	// ServedKeyType is the key type of the leaf that was served.
 	ServedKeyType string `json:"served_key_type,omitempty"`
 	// Lineage: the served leaf is one of this lineage.

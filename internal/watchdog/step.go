@@ -17,6 +17,8 @@ const (
 	reloadPause  = 10 * time.Second // a reload gets at least this long before the next way is tried
 	heldLook     = 30 * time.Second // a held reload is decided anew after this
 	openLook     = time.Minute      // an open story is decided on at least this often after its grace
+	unheardLook  = 15 * time.Second // and sooner while an address was not heard at all
+	leastProbe   = time.Second      // every probe has this long to hear something
 	impairedLook = time.Minute      // an untrustworthy verifier is asked again after this
 	afterTrouble = time.Minute      // how often a failed deployment is looked at in its first hour
 	lateTrouble  = 5 * time.Minute  // and later
@@ -123,7 +125,7 @@ func (k *step) seen(in *Seen) {
 		}
 	}
 	old := s.Disk
-	disk := &Disk{Leaf: in.Leaf, Since: in.Since, Facts: in.Facts, Chain: in.Chain, Touch: in.Touch}
+	disk := &Disk{Leaf: in.Leaf, Since: in.Since, Facts: in.Facts, Chain: in.Chain}
 	switch {
 	case old == nil:
 		s.Disk = disk
@@ -506,17 +508,21 @@ func (k *step) tick() {
 // decision returns when an open story must be decided on next.
 func (k *step) decision() time.Time {
 	t := k.s.Story
-	if !t.GraceOver {
-		return t.GraceEnd
+	at := t.GraceEnd
+	if t.GraceOver {
+		at = t.Deadline
 	}
-	at := t.Deadline
 	if due := k.nextRepair(); !due.IsZero() && due.Before(at) {
 		at = due
 	}
-	if look := k.now.Add(openLook); look.Before(at) {
+	look := openLook
+	if slices.ContainsFunc(k.s.Findings, func(f Finding) bool { return f.Unheard }) {
+		look = unheardLook
+	}
+	if look := k.now.Add(look); t.GraceOver && look.Before(at) {
 		at = look // what was down may have come up with the old leaf
 	}
-	if least := k.now.Add(100 * time.Millisecond); at.Before(least) {
+	if least := k.now.Add(leastProbe); at.Before(least) {
 		at = least
 	}
 	return at

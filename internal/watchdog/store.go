@@ -142,7 +142,7 @@ func (k *Keeper) resumeGlobs() {
 func (k *Keeper) seenOf(c *cert, o watch.Observation) *Seen {
 	leaf := Describe(o.Pair.Leaf())
 	leaf.Name, leaf.Path = c.policy.Name, o.Pair.CertPath
-	in := &Seen{Leaf: leaf, Since: o.Since, Facts: k.facts(c.conf, o.Pair, nil), Touch: o.Pair.Touch}
+	in := &Seen{Leaf: leaf, Since: o.Since, Facts: k.facts(c.conf, o.Pair, nil)}
 	for _, x := range o.Pair.Chain {
 		in.Chain = append(in.Chain, bytes.Clone(x.Raw))
 	}
@@ -150,6 +150,5 @@ func (k *Keeper) seenOf(c *cert, o watch.Observation) *Seen {
 		d := Describe(h)
 		in.History = append(in.History, Known{d.SHA256, d.NotBefore})
 	}
-	c.touch = o.Pair.Touch
 	return in
 }

@@ -68,6 +68,8 @@ func (k *step) excluded(f Finding) string {
 	switch {
 	case k.unconfirmed(f):
 		return "unconfirmed"
+	case f.Unheard && f.Required:
+		return ""
 	case f.Code == string(verify.NotTestable):
 		return "not_testable"
 	case f.Code == string(verify.Unverifiable):

@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -41,7 +43,7 @@ func inNamespace(t *testing.T) bool {
 
 func limit(t *testing.T, name string, n int) {
 	t.Helper()
-	if err := os.WriteFile("/proc/sys/user/"+name, []byte(itoa(n)), 0o644); err != nil {
+	if err := os.WriteFile("/proc/sys/user/"+name, []byte(strconv.Itoa(n)), 0o644); err != nil {
 		t.Skipf("this system has no limits for a user namespace: %v", err)
 	}
 }
@@ -189,4 +191,59 @@ func TestDirectoryNotListable(t *testing.T) {
 			t.Errorf("got %v", faults)
 		}
 	})
+}
+
+// TestDirectoryExchange: the directory itself is swapped for another.
+func TestDirectoryExchange(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	check(t, os.Mkdir(dir+"/now", 0o755))
+	check(t, os.Mkdir(dir+"/next", 0o755))
+	s := pairIn(t, dir+"/now", "a.test", leafA())
+	pairIn(t, dir+"/next", "a.test", leafB())
+	w := start(t, testOptions, s)
+	w.has(Loaded, "a.test", leafA())
+	exchange := func() {
+		check(t, unix.Renameat2(unix.AT_FDCWD, dir+"/now", unix.AT_FDCWD, dir+"/next", unix.RENAME_EXCHANGE))
+	}
+	exchange()
+	w.has(Changed, "a.test", leafB())
+	// The watch must be on the new directory now.
+	pairIn(t, dir+"/now", "a.test", leafRSA())
+	w.has(Changed, "a.test", leafRSA())
+	exchange()
+	w.has(Changed, "a.test", leafA())
+}
+
+// TestLoadNoPermission: no permission is said as such, for files and directories.
+func TestLoadNoPermission(t *testing.T) {
+	dir := openDir(t)
+	write(t, dir+"/c.pem", leafA().FullchainPEM(), 0o644)
+	write(t, dir+"/k.pem", leafA().KeyPEM(), 0o600)
+	asNobody(t, func() {
+		if _, f := Load(dir+"/c.pem", dir+"/k.pem"); f == nil || f.Code != NoPermission || f.Path != dir+"/k.pem" {
+			t.Errorf("key: %v", f)
+		}
+	})
+	check(t, os.Chmod(dir, 0o700))
+	asNobody(t, func() {
+		if _, f := Load(dir+"/c.pem", dir+"/k.pem"); f == nil || f.Code != NoPermission || f.Path != dir+"/c.pem" || f.kind() != Unreadable {
+			t.Errorf("directory: %v", f)
+		} else {
+			soundSentence(t, f)
+		}
+	})
+}
+
+// asNobody runs f with the file system rights of an unprivileged user.
+func asNobody(t *testing.T, f func()) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give up root's rights: run this test as root")
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	check(t, unix.Setfsuid(65534))
+	defer func() { check(t, unix.Setfsuid(0)) }()
+	f()
 }

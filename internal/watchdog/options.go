@@ -1,0 +1,96 @@
+package watchdog
+
+import (
+	"context"
+	"crypto/x509"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/renewatch/renewatch/internal/reload"
+	"github.com/renewatch/renewatch/notify"
+	"github.com/renewatch/renewatch/verify"
+	"github.com/renewatch/renewatch/watch"
+)
+
+// Certificate is one configured certificate, or a glob of them.
+type Certificate struct {
+	Source watch.Source
+	// Policy holds the times; Name, Host and Instance are filled in.
+	Policy Policy
+	// Server is reloaded for endpoints that name no other; "": none.
+	Server string
+	// Endpoints; nil: https:// for each DNS name of the leaf.
+	Endpoints []Endpoint
+	// Roots are trusted; nil: the system's.
+	Roots *x509.CertPool
+	// Timeout of one sample; 0: the Prober's.
+	Timeout time.Duration
+	// Impaired says why nothing can be judged (no trusted roots, say); "" when it can.
+	Impaired string
+}
+
+// Endpoint is one place where a certificate must be served.
+type Endpoint struct {
+	URL      verify.Endpoint
+	Server   string // empty: the certificate's
+	File     string // the copy this consumer loads; empty: none
+	AnyValid bool
+	Required bool
+}
+
+// Prober looks at endpoints; a *verify.Prober is one.
+type Prober interface {
+	Check(ctx context.Context, t verify.Target, samples int) []verify.Verdict
+	Round(ctx context.Context, t verify.Target, samples int, patience verify.Patience) []verify.Verdict
+	Confirm(ctx context.Context, t verify.Target, w verify.Window) []verify.Verdict
+}
+
+// Journal keeps events; a *notify.Journal is one.
+type Journal interface {
+	Append(...notify.Draft) ([]notify.Event, error)
+}
+
+// Reloader reloads a server once; a reload.Runner is one.
+type Reloader interface {
+	Run(ctx context.Context, s reload.Server, step reload.Step, touch []string) reload.Result
+}
+
+// Setup is what the keeper takes from a configuration.
+type Setup struct {
+	Certificates []Certificate
+	Servers      map[string]reload.Server
+}
+
+// Options is what a Keeper needs. Every field is required unless it says else.
+type Options struct {
+	StateDir string
+	Host     string
+	Instance string
+	Version  string // told by agent.started
+	Journal  Journal
+	Watcher  Watcher
+	Prober   Prober
+	Reloader Reloader
+	Limits   reload.Limits // zero: the defaults
+	// Resolver, when not nil, is the one that the probers use.
+	Resolver *Resolver
+	// BuildTime is when this program was built; zero: unknown. A clock before it
+	// is wrong.
+	BuildTime time.Time
+	// Newest is the time of the newest event in the journal; zero: none. A clock
+	// over a minute before it is wrong.
+	Newest time.Time
+	Log    zerolog.Logger
+	// Beat is called at least every BeatEvery while the loop runs; may be nil.
+	Beat func()
+}
+
+// BeatEvery is how often the loop beats at least.
+const BeatEvery = 10 * time.Second
+
+// Watcher watches files; a *watch.Watcher is one.
+type Watcher interface {
+	Run(ctx context.Context, out chan<- watch.Observation) error
+	Set([]watch.Source)
+}
