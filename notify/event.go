@@ -168,10 +168,10 @@ type Excluded struct {
 // Reload is one reload of one server.
 type Reload struct {
 	Server   string `json:"server"`
-	How      string `json:"how"` // unit, command, signal, test
+	How      string `json:"how,omitempty"` // unit, command, signal, test; empty when nothing was run
 	ExitCode *int   `json:"exit_code,omitempty"`
 	Output   string `json:"output,omitempty"` // at most 2 KiB, printable
-	TookMS   int64  `json:"took_ms"`
+	TookMS   int64  `json:"took_ms,omitempty"`
 }
 
 // Next is what happens next by itself, or that a person is needed.

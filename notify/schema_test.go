@@ -37,7 +37,7 @@ var said = map[Kind]struct {
 	FileReverted:     {"An older leaf was put in the place of a newer one.", []string{"certificate"}},
 	FileRemoved:      {"The certificate is gone, and so is what would renew it.", []string{"certificate"}},
 	DeployVerified:   {"Every required address was proven to serve the leaf on disk.", []string{"certificate", "renewal_id", "verdicts"}},
-	DeployFailed:     {"The deadline passed and not every required address serves the leaf on disk.", []string{"certificate", "renewal_id", "verdicts", "next"}},
+	DeployFailed:     {"The deadline passed and not every required address serves the leaf on disk.", []string{"certificate", "renewal_id", "cause", "next"}},
 	DeployRecovered:  {"What deploy.failed told of is over: the leaf on disk is served.", []string{"certificate", "renewal_id", "verdicts"}},
 	DeployUnverified: {"There was no endpoint that could be tested.", []string{"certificate", "renewal_id"}},
 	DeploySuperseded: {"A newer leaf came before the story of this one ended.", []string{"certificate", "renewal_id"}},

@@ -446,6 +446,9 @@ func (c *checker) fileFault(name string, f *watch.Fault) {
 // print prints a verdict for a person.
 func (c *checker) print(v notify.Verdict) {
 	head := v.Endpoint
+	if c.paint.terminal {
+		head = short(v.Endpoint) // its addresses stand beside it
+	}
 	if v.Address != "" {
 		head += "  " + v.Address
 	}
@@ -459,10 +462,22 @@ func (c *checker) print(v notify.Verdict) {
 			detail = v.Detail
 		}
 	}
-	if rest := v.Faults; len(rest) > 1 {
-		detail += " (also " + strings.Join(rest[1:], ", ") + ")"
-	}
 	c.block(v.Code, v.Severity, head, detail, hint)
+}
+
+// short leaves the addresses out of an endpoint.
+func short(endpoint string) string {
+	url, query, _ := strings.Cut(endpoint, "?")
+	var rest []string
+	for part := range strings.SplitSeq(query, "&") {
+		if part != "" && !strings.HasPrefix(part, "address=") {
+			rest = append(rest, part)
+		}
+	}
+	if len(rest) > 0 {
+		url += "?" + strings.Join(rest, "&")
+	}
+	return url
 }
 
 // block prints a verdict's word, what it is about, the evidence and what to do:

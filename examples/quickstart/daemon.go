@@ -53,7 +53,7 @@ func writeConfig(dir string, lineage *certtest.Lineage, issuer string, s *webSer
 	text := fmt.Sprintf(`# A server that is reloaded by a signal, one certificate, one endpoint.
 state_dir: %s
 host: quickstart.test
-log: {level: debug, format: console}
+log: {level: info, format: console}
 nats:
   embedded: {listen: "127.0.0.1:0"}
 http: {enabled: false}

@@ -326,10 +326,18 @@ func (l *logger) say(level, format string, v []any) {
 }
 
 func (l *logger) Noticef(format string, v ...any) { l.say("info", format, v) }
-func (l *logger) Warnf(format string, v ...any)   { l.say("warn", format, v) }
-func (l *logger) Errorf(format string, v ...any)  { l.say("error", format, v) }
-func (l *logger) Debugf(string, ...any)           {}
-func (l *logger) Tracef(string, ...any)           {}
+
+// Warnf passes a warning on, but for the one about passwords: ours are random,
+// made anew at every start, and never leave this process.
+func (l *logger) Warnf(format string, v ...any) {
+	if !strings.HasPrefix(format, "Plaintext passwords detected") {
+		l.say("warn", format, v)
+	}
+}
+
+func (l *logger) Errorf(format string, v ...any) { l.say("error", format, v) }
+func (l *logger) Debugf(string, ...any)          {}
+func (l *logger) Tracef(string, ...any)          {}
 
 func (l *logger) Fatalf(format string, v ...any) {
 	select {

@@ -387,15 +387,28 @@ func (k *Keeper) flush(c *cert) {
 	}
 }
 
-// tell journals events and logs them.
+// tell journals events and logs those that are new. A draft that can never be an
+// event is a defect of ours: it is logged and dropped, so that the others are told.
 func (k *Keeper) tell(drafts []notify.Draft) bool {
-	events, err := k.o.Journal.Append(drafts...)
+	byID := make(map[string]notify.Draft, len(drafts))
+	good := make([]notify.Draft, 0, len(drafts))
+	for _, d := range drafts {
+		if _, err := notify.Finish(d, k.o.Host, k.o.Instance, 1, d.Time); err != nil {
+			k.log.Error().Err(err).Str("event", string(d.Kind)).Msg("this event cannot be told")
+			continue
+		}
+		byID[notify.EventID(k.o.Host, k.o.Instance, d)] = d
+		good = append(good, d)
+	}
+	events, err := k.o.Journal.Append(good...)
 	if err != nil {
 		k.log.Error().Err(err).Msg("the journal cannot be written; the events wait")
 		return false
 	}
-	for i, d := range drafts {
-		k.logEvent(d, events, i)
+	for _, e := range events {
+		k.logEvent(byID[e.ID], e.Sequence)
+	}
+	for _, d := range good {
 		if d.Time.After(k.newest) {
 			k.newest = d.Time
 		}
@@ -403,7 +416,7 @@ func (k *Keeper) tell(drafts []notify.Draft) bool {
 	return true
 }
 
-func (k *Keeper) logEvent(d notify.Draft, events []notify.Event, i int) {
+func (k *Keeper) logEvent(d notify.Draft, sequence string) {
 	level := zerolog.InfoLevel
 	switch d.Data.Severity {
 	case notify.Warning:
@@ -415,9 +428,7 @@ func (k *Keeper) logEvent(d notify.Draft, events []notify.Event, i int) {
 	if d.Certificate != notify.AgentCertificate {
 		e = e.Str("certificate", d.Certificate)
 	}
-	if i < len(events) {
-		e = e.Str("sequence", events[i].Sequence)
-	}
+	e = e.Str("sequence", sequence)
 	if d.Leaf != "" {
 		e = e.Str("leaf", d.Leaf[:min(16, len(d.Leaf))])
 	}

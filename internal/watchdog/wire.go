@@ -58,6 +58,9 @@ func serial(c *x509.Certificate) string {
 	if c.SerialNumber == nil {
 		return ""
 	}
+	if c.SerialNumber.Sign() == 0 {
+		return "00"
+	}
 	return hex.EncodeToString(c.SerialNumber.Bytes())
 }
 
