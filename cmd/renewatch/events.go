@@ -54,23 +54,12 @@ func (a *app) eventsCommand() *cobra.Command {
 	return cmd
 }
 
-// journalDir returns where the journal is: --state-dir needs no configuration.
-func (a *app) journalDir() (string, error) {
-	if a.stateDir != "" {
-		return filepath.Join(a.stateDir, "journal"), nil
-	}
-	cfg, err := a.load(exitFailed)
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(cfg.StateDir, "journal"), nil
-}
-
 func (a *app) events(f notify.Filter, follow bool) error {
-	dir, err := a.journalDir()
+	state, err := a.stateDirectory()
 	if err != nil {
 		return err
 	}
+	dir := filepath.Join(state, "journal")
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	var records iter.Seq2[notify.Record, error]

@@ -18,13 +18,9 @@ func (a *app) healthCommand() *cobra.Command {
 nothing about certificates: it is meant for a container's HEALTHCHECK.`,
 		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			dir := a.stateDir
-			if dir == "" {
-				cfg, err := a.load(exitFailed)
-				if err != nil {
-					return err
-				}
-				dir = cfg.StateDir
+			dir, err := a.stateDirectory()
+			if err != nil {
+				return err
 			}
 			if err := status.Health(context.Background(), dir); err != nil {
 				hint := ""

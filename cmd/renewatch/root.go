@@ -171,6 +171,27 @@ func (a *app) load(code int) (*config.Config, error) {
 	return a.loadFile(path, code)
 }
 
+// stateDirectory returns where the daemon keeps its state: the flag's directory,
+// the configuration's, or without a configuration the environment's or default.
+func (a *app) stateDirectory() (string, error) {
+	if a.stateDir != "" {
+		return a.stateDir, nil
+	}
+	path, _, err := config.Find(config.FindOptions{Flag: a.config, Env: a.getenv})
+	if err != nil {
+		dir, err := config.StateDir(config.LoadOptions{Getenv: a.getenv, UID: os.Geteuid()})
+		if err != nil {
+			return "", failed(exitFailed, "name it with --state-dir", "%v", err)
+		}
+		return dir, nil
+	}
+	cfg, err := a.loadFile(path, exitFailed)
+	if err != nil {
+		return "", err
+	}
+	return cfg.StateDir, nil
+}
+
 func (a *app) loadFile(path string, code int) (*config.Config, error) {
 	cfg, err := config.Load(path, config.LoadOptions{Getenv: a.getenv, UID: os.Geteuid(), StateDir: a.stateDir, LogLevel: a.logLevel, LogFormat: a.logFormat})
 	if err == nil {

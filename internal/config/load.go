@@ -287,3 +287,20 @@ func (d *decoder) natsEnv(getenv func(string) string) {
 		}
 	}
 }
+
+// StateDir returns the state directory where there is no configuration: the
+// flag's, RENEWATCH_STATE_DIR's, STATE_DIRECTORY's, else the default one.
+func StateDir(opts LoadOptions) (string, error) {
+	if opts.Getenv == nil {
+		opts.Getenv = os.Getenv
+	}
+	d := &decoder{cfg: defaults(), failed: map[string]bool{}}
+	d.cfg.Files = []string{"no configuration"}
+	d.outside(opts)
+	for _, e := range d.errs {
+		if e.Path == "state_dir" {
+			return "", e
+		}
+	}
+	return d.cfg.StateDir, nil
+}

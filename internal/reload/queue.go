@@ -214,6 +214,15 @@ func (s State) Finished(now time.Time, run uint64, ok bool) State {
 	return s.retire(done)
 }
 
+// Abandoned ends the run under way as one that was never made: it leaves no
+// trace in the history. Another run's id changes nothing.
+func (s State) Abandoned(run uint64) State {
+	if s.Running != nil && s.Running.ID == run {
+		s.Running = nil
+	}
+	return s
+}
+
 // Interrupted is called once after loading a state: a run that was under way when
 // the program ended stays in the history and counts, and its requests are
 // returned. What the reload did is not known, so probe before asking again.

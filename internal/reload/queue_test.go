@@ -399,3 +399,17 @@ func TestHistoryKeepsWhatTheLimitCounts(t *testing.T) {
 		t.Error("the history of requests is not bounded")
 	}
 }
+
+func TestAbandonedRunLeavesNoTrace(t *testing.T) {
+	now := time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)
+	s := State{}.Add(Request{ID: "a", Certificate: "a", Step: First})
+	d := s.Next(now, Limits{})
+	s = s.Started(now, d.Batch)
+	if s = s.Abandoned(d.Batch.Run + 1); s.Running == nil {
+		t.Fatal("another run's id ended the run")
+	}
+	s = s.Abandoned(d.Batch.Run).Add(Request{ID: "b", Certificate: "a", Step: First})
+	if d := s.Next(now.Add(time.Second), Limits{}); d.Action != Start {
+		t.Fatalf("after a run that was never made: %s", d.Action)
+	}
+}

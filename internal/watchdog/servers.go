@@ -289,8 +289,7 @@ func (k *Keeper) runDone(r runDone) {
 	}
 	queue := s.queue.Finished(time.Now(), r.batch.Run, r.result.OK)
 	if len(r.held) > 0 {
-		// Nothing was run: it counts for nothing.
-		queue = queue.Proved(r.batch.Run)
+		queue = s.queue.Abandoned(r.batch.Run) // nothing was run
 	}
 	if err := k.writeServer(s, queue); err != nil {
 		s.queue = queue
