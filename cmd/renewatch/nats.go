@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"github.com/renewatch/renewatch/internal/natsd"
@@ -109,11 +110,14 @@ func (d *daemon) mind(ctx context.Context) {
 	tick := time.NewTicker(mindEvery)
 	defer tick.Stop()
 	refused, rootsAt := 0, time.Now()
-	for {
+	for first := true; ; first = false {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+		if first {
+			debug.FreeOSMemory() // what the start took is not needed again
 		}
 		if time.Since(rootsAt) > rootsEvery {
 			rootsAt = time.Now()
