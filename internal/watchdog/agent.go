@@ -18,6 +18,9 @@ type agent struct {
 	k    *Keeper
 	path string
 	s    agentState
+
+	start   time.Time
+	settled bool
 }
 
 type agentState struct {
@@ -32,10 +35,12 @@ type Trouble struct {
 	Detail string    `json:"detail"`
 	Hint   string    `json:"hint,omitempty"`
 	Since  time.Time `json:"since"`
+
+	raised bool // in this run of the daemon
 }
 
 func loadAgent(k *Keeper) (*agent, error) {
-	a := &agent{k: k, path: filepath.Join(k.o.StateDir, "agent.json")}
+	a := &agent{k: k, start: time.Now(), path: filepath.Join(k.o.StateDir, "agent.json")}
 	err := readJSON(a.path, &a.s)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		k.log.Error().Err(err).Msg("what was remembered of the daemon cannot be read; it starts anew")
@@ -111,14 +116,31 @@ func (a *agent) stopped() error {
 // before a colon is told as the cause.
 func (a *agent) raise(key, detail, hint string) {
 	if t := a.s.Troubles[key]; t != nil {
-		t.Detail, t.Hint = detail, hint
+		t.Detail, t.Hint, t.raised = detail, hint, true
 		return
 	}
-	a.s.Troubles[key] = &Trouble{Detail: detail, Hint: hint, Since: time.Now()}
+	a.s.Troubles[key] = &Trouble{Detail: detail, Hint: hint, Since: time.Now(), raised: true}
 	a.say(notify.AgentDegraded, notify.Error, func(d *notify.Data) {
 		d.Cause, _, _ = strings.Cut(key, ":")
 		d.Detail, d.Hint = detail, hint
 	})
+}
+
+// settleAfter is how long after the start a trouble of the run before may take to
+// show again.
+const settleAfter = 2 * time.Minute
+
+// settle clears what the run before this one was troubled by and this one is not.
+func (a *agent) settle(now time.Time) {
+	if a.settled || now.Sub(a.start) < settleAfter {
+		return
+	}
+	a.settled = true
+	for _, key := range sortedKeys(a.s.Troubles) {
+		if !a.s.Troubles[key].raised {
+			a.clear(key)
+		}
+	}
 }
 
 func (a *agent) has(key string) bool { return a.s.Troubles[key] != nil }

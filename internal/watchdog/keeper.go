@@ -506,6 +506,7 @@ func (k *Keeper) due() {
 	}
 	k.runServers()
 	k.agent.flush()
+	k.agent.settle(now)
 }
 
 // wake is when a certificate wants a tick.
