@@ -141,8 +141,8 @@ type Verdict struct {
 	Samples        int      `json:"samples"`
 	Matching       int      `json:"matching"`
 	TookMS         int64    `json:"took_ms"`
-	Detail         string   `json:"detail,omitempty"`
-	Hint           string   `json:"hint,omitempty"`
+	Detail         string   `json:"detail"`
+	Hint           string   `json:"hint"` // what to do; empty when nothing is
 }
 
 // Served is the chain a server presented.
@@ -171,7 +171,7 @@ type Reload struct {
 	How      string `json:"how,omitempty"` // unit, command, signal, test; empty when nothing was run
 	ExitCode *int   `json:"exit_code,omitempty"`
 	Output   string `json:"output,omitempty"` // at most 2 KiB, printable
-	TookMS   int64  `json:"took_ms,omitempty"`
+	TookMS   *int64 `json:"took_ms,omitempty"`
 }
 
 // Next is what happens next by itself, or that a person is needed.

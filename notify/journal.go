@@ -361,6 +361,20 @@ func (j *Journal) remember(id [16]byte) {
 	j.seen[id] = struct{}{}
 }
 
+// SetLimits changes how long sent events are kept and how large the journal may
+// get, from the next Append on; zero means as in JournalOptions.
+func (j *Journal) SetLimits(keep time.Duration, maxSize int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if keep <= 0 {
+		keep = 400 * 24 * time.Hour
+	}
+	if maxSize <= 0 {
+		maxSize = 1 << 30
+	}
+	j.o.Keep, j.o.MaxSize = keep, maxSize
+}
+
 // Newest is the time of the newest event, zero when there is none.
 func (j *Journal) Newest() time.Time {
 	j.mu.Lock()

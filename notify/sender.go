@@ -94,6 +94,40 @@ const (
 	readAhead      = 64
 )
 
+// Check says what is wrong with the options, without touching the network or
+// needing a Journal. Its error is an *OptionError.
+func (o SenderOptions) Check() error {
+	if err := o.fill(); err != nil {
+		return err
+	}
+	_, _, err := natsOptions(o)
+	return err
+}
+
+// fill puts the defaults in and refuses what cannot work.
+func (o *SenderOptions) fill() error {
+	if o.Prefix == "" {
+		o.Prefix = DefaultPrefix
+	}
+	if !ValidPrefix(o.Prefix) {
+		return optionError("prefix", "use letters, digits and hyphens, at most 64", "%q cannot be the first token of a subject", text(o.Prefix, maxWord))
+	}
+	if o.Stream == "" {
+		o.Stream = DefaultStream
+	}
+	if len(o.Stream) > 255 || strings.ContainsAny(o.Stream, " .*>/\\\t\r\n") {
+		return optionError("stream", "use letters, digits, - and _", "%q cannot be the name of a stream", text(o.Stream, maxWord))
+	}
+	switch o.Mode {
+	case "":
+		o.Mode = JetStream
+	case JetStream, Core:
+	default:
+		return optionError("mode", "write jetstream or core", "%q is no mode", text(string(o.Mode), maxWord))
+	}
+	return nil
+}
+
 // NewSender checks the options, without touching the network. A bad option is an
 // *OptionError.
 func NewSender(o SenderOptions) (*Sender, error) {
@@ -103,24 +137,8 @@ func NewSender(o SenderOptions) (*Sender, error) {
 	if _, err := o.Journal.sentTo(Destination); err != nil {
 		return nil, err
 	}
-	if o.Prefix == "" {
-		o.Prefix = DefaultPrefix
-	}
-	if !ValidPrefix(o.Prefix) {
-		return nil, optionError("prefix", "use letters, digits and hyphens", "%q cannot be the first token of a subject", text(o.Prefix, maxWord))
-	}
-	if o.Stream == "" {
-		o.Stream = DefaultStream
-	}
-	if len(o.Stream) > 255 || strings.ContainsAny(o.Stream, " .*>/\\\t\r\n") {
-		return nil, optionError("stream", "use letters, digits, - and _", "%q cannot be the name of a stream", text(o.Stream, maxWord))
-	}
-	switch o.Mode {
-	case "":
-		o.Mode = JetStream
-	case JetStream, Core:
-	default:
-		return nil, optionError("mode", "write jetstream or core", "%q is no mode", text(string(o.Mode), maxWord))
+	if err := o.fill(); err != nil {
+		return nil, err
 	}
 	if o.Name == "" {
 		o.Name = "renewatch@" + o.Journal.Host()

@@ -78,9 +78,9 @@ func Subject(prefix, host, certificate string, k Kind) string {
 }
 
 // ValidPrefix tells whether prefix can be the first token of every subject:
-// letters, digits and hyphens, at most 32 of them.
+// letters, digits and hyphens, at most 64 of them.
 func ValidPrefix(prefix string) bool {
-	if prefix == "" || len(prefix) > 32 {
+	if prefix == "" || len(prefix) > 64 {
 		return false
 	}
 	for i := range len(prefix) {

@@ -134,7 +134,7 @@ func TestValidPrefix(t *testing.T) {
 	for prefix, want := range map[string]bool{
 		"renewatch": true, "Acme-1": true, "a": true,
 		"": false, "a.b": false, "*": false, ">": false, "$JS": false, "a b": false, "a_b": false, "ü": false,
-		strings.Repeat("a", 33): false,
+		strings.Repeat("a", 65): false,
 	} {
 		if ValidPrefix(prefix) != want {
 			t.Errorf("ValidPrefix(%q) is not %v", prefix, want)

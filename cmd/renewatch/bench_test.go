@@ -168,7 +168,7 @@ func (d *benchDaemon) rss(b *testing.B) float64 {
 	if err != nil {
 		b.Skip("no /proc here")
 	}
-_, rest, _ := strings.Cut(string(status), "VmRSS:")
+	_, rest, _ := strings.Cut(string(status), "VmRSS:")
 	kb, _ := strconv.ParseFloat(strings.Fields(rest)[0], 64)
 	return kb * 1024 / 1e6
 }

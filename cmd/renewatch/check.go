@@ -56,7 +56,6 @@ Exit status: 0 fine, 1 a warning, 2 an error, 3 nothing can be said.`,
 	fl.StringVar(&f.ca, "ca", "", "PEM bundle trusted besides the system's roots")
 	fl.IntVar(&f.samples, "samples", 2, "handshakes with each address")
 	fl.StringVar(&f.timeout, "timeout", "", "of one handshake (default 10s)")
-	fl.BoolVar(&a.json, "json", false, "print JSON, one verdict a line")
 	_ = cmd.MarkFlagFilename("cert", "pem", "crt", "cer")
 	_ = cmd.MarkFlagFilename("key", "pem", "key")
 	_ = cmd.MarkFlagFilename("ca", "pem", "crt")
@@ -72,6 +71,7 @@ func unknown(hint, format string, args ...any) *failure {
 type item struct {
 	certificate string
 	server      string
+	text        string // the endpoint as it was written
 	target      verify.Target
 	// byDefault: nobody named this endpoint; it counts once it serves the lineage.
 	byDefault bool
@@ -99,8 +99,18 @@ type checker struct {
 	roots   map[string]*x509.CertPool // by CA bundle
 	items   []item
 	worst   notify.Severity
-	seen    int // verdicts of addresses that could be tested
-	faults  int
+	seen    int  // verdicts that say something
+	faults  int  // files at fault
+	unknown bool // something of what was asked cannot be said
+}
+
+// cannot says that something of what was asked cannot be said; the rest goes on.
+func (c *checker) cannot(err error) {
+	c.unknown = true
+	var f *failure
+	if errors.As(err, &f) && f.sentence != "" {
+		c.a.complain(f.sentence, f.hint)
+	}
 }
 
 func (a *app) check(cmd *cobra.Command, f checkFlags, args []string) error {
@@ -141,10 +151,7 @@ func (c *checker) withFile(args []string) error {
 	if len(args) == 0 {
 		return unknown("renewatch check --cert FULLCHAIN https://www.example.org", "--cert needs an endpoint to compare with")
 	}
-	endpoints, err := parseEndpoints(args)
-	if err != nil {
-		return err
-	}
+	endpoints := c.parseEndpoints(args)
 	roots, err := c.rootsFor(c.f.ca)
 	if err != nil {
 		return err
@@ -161,27 +168,40 @@ func (c *checker) withFile(args []string) error {
 	}
 	expect := verify.Expectation{Chain: pair.Chain, History: fingerprints(watch.History(c.f.cert))}
 	for _, e := range endpoints {
-		c.items = append(c.items, item{certificate: name, target: verify.Target{Endpoint: e, Roots: roots, Expect: expect}, required: true})
+		c.items = append(c.items, item{certificate: name, text: e.text, target: verify.Target{Endpoint: e.url, Roots: roots, Expect: expect}, required: true})
 	}
 	return nil
 }
 
-func parseEndpoints(args []string) ([]verify.Endpoint, error) {
-	var out []verify.Endpoint
+// written is an endpoint and how it was written.
+type written struct {
+	text string
+	url  verify.Endpoint
+}
+
+// parseEndpoints says of each argument that is no endpoint what is wrong, and
+// returns the others.
+func (c *checker) parseEndpoints(args []string) []written {
+	var out []written
 	for _, arg := range args {
 		if !strings.Contains(arg, "://") {
-			return nil, unknown("write it as an endpoint, https://"+arg, "%q is no endpoint", arg)
+			c.cannot(unknown("write it as an endpoint, https://"+arg, "%q is no endpoint", arg))
+			continue
 		}
 		e, err := verify.ParseEndpoint(arg)
 		if err != nil {
-			return nil, badEndpoint(arg, err)
+			c.cannot(badEndpoint(arg, err))
+			continue
 		}
-		out = append(out, e)
+		out = append(out, written{arg, e})
 	}
-	return out, nil
+	return out
 }
 
 func badEndpoint(arg string, err error) error {
+	if scheme, rest, ok := strings.Cut(arg, "://"); ok && strings.Contains(rest, "@") {
+		arg = scheme + "://..." // a password may stand before the @
+	}
 	hint := ""
 	var e *verify.EndpointError
 	if errors.As(err, &e) {
@@ -208,66 +228,58 @@ func (c *checker) rootsFor(bundle string) (*x509.CertPool, error) {
 
 // configured checks configured names and endpoints.
 func (c *checker) configured(args []string) error {
-	names, urls := map[string]bool{}, map[string]bool{}
+	names := map[string]bool{}
+	var urls []string
 	for _, arg := range args {
-		if !strings.Contains(arg, "://") {
+		if strings.Contains(arg, "://") {
+			urls = append(urls, arg)
+		} else {
 			names[arg] = true
-			continue
 		}
-		if _, err := verify.ParseEndpoint(arg); err != nil {
-			return badEndpoint(arg, err)
-		}
-		urls[arg] = true
 	}
+	endpoints := c.parseEndpoints(urls)
 	cfg, err := c.config(len(names) > 0 || len(args) == 0)
 	if err != nil {
 		return err
 	}
+	wanted, matched := map[verify.Endpoint]bool{}, map[verify.Endpoint]bool{}
+	for _, e := range endpoints {
+		wanted[e.url] = true
+	}
 	known := map[string]bool{}
-	matched := map[verify.Endpoint]bool{}
 	if cfg != nil {
-		wanted := map[verify.Endpoint]bool{}
-		for arg := range urls {
-			e, _ := verify.ParseEndpoint(arg)
-			wanted[e] = true
-		}
 		for _, conf := range cfg.Certificates {
 			for _, one := range expand(conf) {
 				known[one.Name] = true
-				if len(args) > 0 && !names[one.Name] && len(wanted) == 0 {
-					continue
-				}
 				all := len(args) == 0 || names[one.Name]
-				if err := c.certificate(cfg, one, all, wanted, matched); err != nil {
-					return err
+				if all || len(wanted) > 0 {
+					c.certificate(cfg, one, all, wanted, matched)
 				}
 			}
 		}
 	}
-	for _, arg := range args {
-		if names[arg] && !known[arg] {
-			hint := "an endpoint is written with its scheme: https://" + arg
-			if list := sorted(known); len(list) > 0 {
-				hint = "configured are " + strings.Join(list[:min(10, len(list))], ", ") + "; an endpoint is written with its scheme: https://" + arg
-			}
-			return unknown(hint, "no certificate is named %q", arg)
-		}
-	}
-	for _, arg := range args {
-		if !urls[arg] {
+	for _, name := range sorted(names) {
+		if known[name] {
 			continue
 		}
-		e, _ := verify.ParseEndpoint(arg)
-		if matched[e] {
+		hint := "an endpoint is written with its scheme: https://" + name
+		if list := sorted(known); len(list) > 0 {
+			hint = "configured are " + strings.Join(list[:min(10, len(list))], ", ") + "; " + hint
+		}
+		c.cannot(unknown(hint, "no certificate is named %q", name))
+	}
+	for _, e := range endpoints {
+		if matched[e.url] {
 			continue
 		}
 		roots, err := c.rootsFor(c.f.ca)
 		if err != nil {
-			return err
+			c.cannot(err)
+			continue
 		}
-		c.items = append(c.items, item{target: verify.Target{Endpoint: e, Roots: roots}, required: true})
+		c.items = append(c.items, item{text: e.text, target: verify.Target{Endpoint: e.url, Roots: roots}, required: true})
 	}
-	if len(c.items) == 0 && c.faults == 0 {
+	if len(c.items) == 0 && c.faults == 0 && !c.unknown {
 		return unknown("name endpoints in the configuration, or as arguments", "there is nothing to check")
 	}
 	return nil
@@ -305,54 +317,56 @@ func expand(conf config.Certificate) []config.Certificate {
 	return out
 }
 
-// certificate adds the endpoints of one certificate: all of them, or those wanted.
-func (c *checker) certificate(cfg *config.Config, conf config.Certificate, all bool, wanted, matched map[verify.Endpoint]bool) error {
+// certificate adds the endpoints of one certificate: all of them, or those
+// wanted. A fault of its files is told, and what is served is looked at all the
+// same where the certificate itself can be read.
+func (c *checker) certificate(cfg *config.Config, conf config.Certificate, all bool, wanted, matched map[verify.Endpoint]bool) {
 	remembered := watchdog.Remembered(cfg.StateDir, conf.Name)
 	pair, fault := watch.Load(conf.Cert, conf.Key)
-	var leaf *x509.Certificate
+	if fault != nil {
+		pair, _ = watch.LoadCertificate(conf.Cert)
+	}
 	expect := verify.Expectation{History: remembered.History}
-	if fault == nil {
-		leaf = pair.Leaf()
+	var items []item
+	if pair != nil {
 		expect.Chain = pair.Chain
 		expect.History = append(expect.History, fingerprints(watch.History(conf.Cert))...)
-	}
-	var items []item
-	if conf.Endpoints == nil && leaf != nil {
-		for _, e := range watchdog.DefaultEndpoints(leaf.DNSNames) {
-			items = append(items, item{certificate: conf.Name, server: conf.Server, byDefault: true, confirmed: remembered.Confirmed[e.String()], required: true,
-				target: verify.Target{Endpoint: e}})
+		if conf.Endpoints == nil {
+			for _, e := range watchdog.DefaultEndpoints(pair.Leaf().DNSNames) {
+				items = append(items, item{certificate: conf.Name, server: conf.Server, text: e.String(), byDefault: true, confirmed: remembered.Confirmed[e.String()],
+					required: true, target: verify.Target{Endpoint: e}})
+			}
 		}
 	}
 	for _, e := range conf.Endpoints {
-		items = append(items, item{certificate: conf.Name, server: cmp.Or(e.Server, conf.Server), required: e.Required,
+		items = append(items, item{certificate: conf.Name, server: cmp.Or(e.Server, conf.Server), text: e.Text, required: e.Required,
 			target: verify.Target{Endpoint: e.URL, Expect: verify.Expectation{AnyValid: e.AnyValid}}})
 	}
 	items = slices.DeleteFunc(items, func(i item) bool { return !all && !wanted[i.target.Endpoint] })
 	if len(items) == 0 && !all {
-		return nil
+		return
 	}
 	if fault != nil {
 		c.fileFault(conf.Name, fault)
-		if !all {
-			for _, i := range items {
-				matched[i.target.Endpoint] = true
-			}
-		}
-		return nil
-	}
-	roots, err := c.rootsFor(cmp.Or(c.f.ca, conf.Verify.CA))
-	if err != nil {
-		return err
 	}
 	for _, i := range items {
 		matched[i.target.Endpoint] = true
+	}
+	if pair == nil {
+		return // there is nothing to compare with
+	}
+	roots, err := c.rootsFor(cmp.Or(c.f.ca, conf.Verify.CA))
+	if err != nil {
+		c.cannot(err)
+		return
+	}
+	for _, i := range items {
 		i.target.Roots, i.target.Timeout = roots, cmp.Or(c.timeout, conf.Verify.Timeout)
 		anyValid := i.target.Expect.AnyValid
 		i.target.Expect = expect
 		i.target.Expect.AnyValid = anyValid
 		c.items = append(c.items, i)
 	}
-	return nil
 }
 
 func fingerprints(leaves []*x509.Certificate) []verify.Fingerprint {
@@ -389,8 +403,9 @@ func (c *checker) run(ctx context.Context) error {
 	}
 	for i, it := range c.items {
 		for _, v := range <-results[i] {
-			if ctx.Err() != nil {
-				return unknown("", "interrupted")
+			if v.Unheard {
+				c.unknown = true // interrupted
+				continue
 			}
 			c.verdict(it, v)
 		}
@@ -401,20 +416,24 @@ func (c *checker) run(ctx context.Context) error {
 // verdict prints one verdict and keeps the worst severity.
 func (c *checker) verdict(it item, v verify.Verdict) {
 	w := watchdog.WireVerdict(it.certificate, it.server, v)
+	if it.text != "" {
+		w.Endpoint = it.text
+	}
 	// A person who looks wants to hear of it: what the daemon repairs by itself is
 	// an error here.
 	if v.Has(verify.Stale) && w.Severity.Rank() < notify.Error.Rank() {
 		w.Severity = notify.Error
 	}
+	tested := v.Tested()
 	if it.byDefault && !it.confirmed && v.Matching == 0 && !v.Has(verify.Stale) && !v.Has(verify.Ahead) {
 		w.Severity = notify.Info
 		w.Detail = strings.TrimSuffix("not confirmed, nobody named this endpoint: "+w.Detail, ": ")
+		tested = false
 	}
 	if !it.required {
-		w.Severity = notify.Info
 		w.Detail = strings.TrimSuffix("not required: "+w.Detail, ": ")
 	}
-	if v.Tested() {
+	if tested {
 		c.seen++
 	}
 	c.note(w.Severity)
@@ -553,7 +572,7 @@ func (c *checker) result() error {
 		return &failure{code: 2}
 	case c.worst == notify.Warning:
 		return &failure{code: 1}
-	case c.seen == 0:
+	case c.seen == 0 || c.unknown:
 		return &failure{code: exitUnknown}
 	}
 	return nil

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -29,11 +31,17 @@ func (a *app) configCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := a.wouldRun(cfg); err != nil {
+				return err
+			}
 			for _, w := range config.Warnings(cfg) {
 				fmt.Fprintf(a.stderr, "renewatch: warning: %s\n", w)
 				if w.Hint != "" {
 					fmt.Fprintf(a.stderr, "renewatch: hint: %s\n", w.Hint)
 				}
+			}
+			if a.json {
+				return json.NewEncoder(a.stdout).Encode(map[string]any{"ok": true, "files": cfg.Files, "certificates": len(cfg.Certificates), "servers": len(cfg.Servers)})
 			}
 			fmt.Fprintf(a.stdout, "%s: ok (%s, %s)\n", cfg.Files[0], count(len(cfg.Certificates), "certificate"), count(len(cfg.Servers), "server"))
 			return nil
@@ -47,7 +55,13 @@ func (a *app) configCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = a.stdout.Write(config.Show(cfg))
+			text := config.Show(cfg)
+			if a.json {
+				if text, err = config.ShowJSON(cfg); err != nil {
+					return failed(exitFailed, "", "%v", err)
+				}
+			}
+			_, err = a.stdout.Write(text)
 			return err
 		},
 	}, &cobra.Command{
@@ -60,6 +74,27 @@ func (a *app) configCommand() *cobra.Command {
 		},
 	})
 	return cmd
+}
+
+// wouldRun says what run would refuse at its start besides the words of the
+// configuration.
+func (a *app) wouldRun(cfg *config.Config) error {
+	if _, err := hostName(cfg.Host); err != nil {
+		return refused(err)
+	}
+	if _, err := keeperSetup(cfg, true); err != nil {
+		return refused(err)
+	}
+	return refused(checkNATS(cfg))
+}
+
+// refused gives what run refuses the code of a bad file.
+func refused(err error) error {
+	var f *failure
+	if errors.As(err, &f) {
+		return &failure{exitFailed, f.sentence, f.hint}
+	}
+	return err
 }
 
 func count(n int, what string) string {

@@ -50,7 +50,6 @@ func (a *app) eventsCommand() *cobra.Command {
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on printing what happens")
 	cmd.Flags().StringVar(&since, "since", "", "only what is not older, such as 24h or 7d")
-	cmd.Flags().BoolVar(&a.json, "json", false, "print the events as they stand in the journal, one a line")
 	return cmd
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -23,12 +22,11 @@ nothing about certificates: it is meant for a container's HEALTHCHECK.`,
 				return err
 			}
 			if err := status.Health(context.Background(), dir); err != nil {
-				hint := ""
-				var h interface{ Hint() string }
-				if errors.As(err, &h) {
-					hint = h.Hint()
-				}
-				return failed(exitFailed, hint, "%v", err)
+				return failed(exitFailed, hintOf(err), "%v", err)
+			}
+			if a.json {
+				fmt.Fprintln(a.stdout, `{"status":"alive"}`)
+				return nil
 			}
 			fmt.Fprintln(a.stdout, "alive")
 			return nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"os"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -30,11 +31,22 @@ func (a *app) logger(c config.Log) zerolog.Logger {
 	case "console":
 		w = zerolog.ConsoleWriter{Out: a.stderr, NoColor: !p.colour, TimeFormat: time.TimeOnly}
 	case "journal":
-		w = journald.NewJournalDWriter()
+		if _, err := os.Stat(journalSocket); err == nil {
+			w = journald.NewJournalDWriter()
+		} // else nobody would ever see a line
 	}
-	level, err := zerolog.ParseLevel(c.Level)
+	setLevel(c.Level)
+	return zerolog.New(w).With().Timestamp().Logger()
+}
+
+// journalSocket is where journald listens.
+const journalSocket = "/run/systemd/journal/socket"
+
+// setLevel changes the level of every logger, also of those made before.
+func setLevel(name string) {
+	level, err := zerolog.ParseLevel(name)
 	if err != nil {
 		level = zerolog.InfoLevel
 	}
-	return zerolog.New(w).Level(level).With().Timestamp().Logger()
+	zerolog.SetGlobalLevel(level)
 }

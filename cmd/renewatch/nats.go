@@ -6,38 +6,34 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"time"
 
+	"github.com/renewatch/renewatch/internal/config"
 	"github.com/renewatch/renewatch/internal/natsd"
 	"github.com/renewatch/renewatch/internal/status"
 	"github.com/renewatch/renewatch/notify"
 )
 
 // senderOptions says where events go, without the server.
-func (d *daemon) senderOptions() notify.SenderOptions {
-	c := d.cfg.NATS
+func senderOptions(c config.NATS) notify.SenderOptions {
 	return notify.SenderOptions{
-		Journal: d.journal, URLs: c.URLs,
+		URLs:  c.URLs,
 		Creds: c.Creds, NKey: c.NKey, Token: c.Token, TokenFile: c.TokenFile, User: c.User, Password: c.Password, PasswordFile: c.PasswordFile,
 		TLS:    notify.TLSOptions{CA: c.TLS.CA, Cert: c.TLS.Cert, Key: c.TLS.Key, First: c.TLS.First},
 		Prefix: c.Prefix, Mode: notify.Mode(c.Mode), Stream: c.Stream, EnsureStream: c.EnsureStream,
-		OnRefused: func(r notify.Refused) {
-			go d.keeper.Raise("nats-refused", fmt.Sprintf("NATS refused %s for ever: %s", r.Kind, r.Reason), "it is kept in the journal's directory refused")
-		},
 	}
 }
 
 // usesNATS reports whether events go anywhere at all.
-func (d *daemon) usesNATS() bool {
-	return d.cfg.NATS.Enabled && (len(d.cfg.NATS.URLs) > 0 || d.cfg.NATS.UsesEmbedded())
-}
+func usesNATS(c config.NATS) bool { return c.Enabled && (len(c.URLs) > 0 || c.UsesEmbedded()) }
 
 // checkNATS finds out at the start what is wrong with the options.
-func (d *daemon) checkNATS() error {
-	if !d.cfg.NATS.Enabled || len(d.cfg.NATS.URLs) == 0 {
+func checkNATS(cfg *config.Config) error {
+	if !cfg.NATS.Enabled || len(cfg.NATS.URLs) == 0 {
 		return nil
 	}
-	_, err := notify.NewSender(d.senderOptions())
+	err := senderOptions(cfg.NATS).Check()
 	var bad *notify.OptionError
 	if errors.As(err, &bad) {
 		return failed(exitConfig, bad.Hint(), "%v", bad)
@@ -48,33 +44,60 @@ func (d *daemon) checkNATS() error {
 	return nil
 }
 
-// serveNATS runs the sender, and the embedded server where none is named.
-func (d *daemon) serveNATS(ctx context.Context, told func()) {
-	o := d.senderOptions()
-	if len(o.URLs) > 0 {
+// serveNATS runs the sender, and the embedded server where none is named. A new
+// configuration of an external server makes a new sender.
+func (d *daemon) serveNATS(ctx context.Context, cfg *config.Config, told func()) {
+	if urls := cfg.NATS.URLs; len(urls) > 0 {
+		d.reached(func(r *status.Run) { r.NATS = strings.Join(urls, ",") })
 		told()
-	} else {
-		var srv *natsd.Server
-		if !d.retry(ctx, "nats-port", told, func() (err error) {
-			e := d.cfg.NATS.Embedded
-			srv, err = natsd.Start(natsd.Options{Listen: e.Listen, StoreDir: filepath.Join(d.cfg.StateDir, "nats"), MaxStore: e.MaxStore,
-				Prefix: o.Prefix, Stream: o.Stream, Log: d.natsLog})
-			if err == nil {
-				d.reached(func(r *status.Run) { r.NATS = srv.URL() })
+		for c := cfg.NATS; ctx.Err() == nil; {
+			one, stop := context.WithCancel(ctx)
+			done := make(chan struct{})
+			go func() { d.send(one, senderOptions(c)); close(done) }()
+			select {
+			case c = <-d.natsChanged:
+				d.reached(func(r *status.Run) { r.NATS = strings.Join(c.URLs, ",") })
+			case <-ctx.Done():
 			}
-			return err
-		}) {
-			return
+			stop()
+			<-done
 		}
-		defer srv.Shutdown()
-		o.InProcess = srv
-		o.Creds, o.NKey, o.Token, o.TokenFile, o.PasswordFile, o.TLS = "", "", "", "", "", notify.TLSOptions{}
-		o.User, o.Password = srv.Credentials()
-		o.Inbox = natsd.SenderInbox
+		return
+	}
+	o := senderOptions(cfg.NATS)
+	e := cfg.NATS.Embedded
+	var srv *natsd.Server
+	if !d.retry(ctx, "nats-port", told, func() (err error) {
+		srv, err = natsd.Start(natsd.Options{Listen: e.Listen, StoreDir: filepath.Join(cfg.StateDir, "nats"), MaxStore: e.MaxStore,
+			Prefix: o.Prefix, Stream: o.Stream, Log: d.natsLog})
+		switch {
+		case err == nil:
+			d.reached(func(r *status.Run) { r.NATS = srv.URL() })
+		case errors.Is(err, natsd.ErrPortTaken):
+			err = &failure{sentence: err.Error(), hint: "set nats.embedded.listen to another port; if the server there is yours, name it with nats.url"}
+		}
+		return err
+	}) {
+		return
+	}
+	defer srv.Shutdown()
+	o.InProcess = srv
+	o.Creds, o.NKey, o.Token, o.TokenFile, o.PasswordFile, o.TLS = "", "", "", "", "", notify.TLSOptions{}
+	o.User, o.Password = srv.Credentials()
+	o.Inbox = natsd.SenderInbox
+	d.send(ctx, o)
+}
+
+// send runs one sender until ctx ends.
+func (d *daemon) send(ctx context.Context, o notify.SenderOptions) {
+	o.Journal = d.journal
+	o.OnRefused = func(r notify.Refused) {
+		go d.keeper.Raise("nats-refused", fmt.Sprintf("NATS refused %s for ever: %s", r.Kind, r.Reason), "it is kept in the journal's directory refused")
 	}
 	s, err := notify.NewSender(o)
 	if err != nil {
 		d.keeper.Raise("nats", err.Error(), "")
+		<-ctx.Done()
 		return
 	}
 	d.sender.Store(s)
@@ -84,6 +107,9 @@ func (d *daemon) serveNATS(ctx context.Context, told func()) {
 }
 
 func (d *daemon) natsLog(level, sentence string) {
+	if strings.Contains(sentence, "cid:") {
+		level = "debug" // what one client did wrong is told to that client
+	}
 	switch level {
 	case "error":
 		d.log.Error().Str("room", "nats").Msg(sentence)
@@ -99,6 +125,7 @@ func (d *daemon) natsLog(level, sentence string) {
 const (
 	mindEvery = 10 * time.Second
 	mayWait   = 5 * time.Minute
+	mayRefuse = 15 * time.Second // and when the server is there and does not take them
 	// rootsEvery is how often the trusted roots are read again: a distribution's
 	// update of them must not need a restart.
 	rootsEvery = time.Hour
@@ -109,7 +136,7 @@ const (
 func (d *daemon) mind(ctx context.Context) {
 	tick := time.NewTicker(mindEvery)
 	defer tick.Stop()
-	refused, rootsAt := 0, time.Now()
+	refused, lastError, rootsAt := 0, "", time.Now()
 	for first := true; ; first = false {
 		select {
 		case <-ctx.Done():
@@ -136,13 +163,22 @@ func (d *daemon) mind(ctx context.Context) {
 			continue
 		}
 		st := s.Status()
-		if late := st.Depth > 0 && time.Since(st.OldestUnsent) > mayWait; late {
+		if st.LastError != lastError {
+			if lastError = st.LastError; lastError != "" {
+				d.log.Warn().Str("room", "nats").Int("waiting", st.Depth).Msg("events are not delivered: " + lastError)
+			}
+		}
+		may := mayWait
+		if refusal(st) {
+			may = mayRefuse
+		}
+		if st.Depth > 0 && time.Since(st.OldestUnsent) > may {
 			why := st.LastError
 			if why == "" {
 				why = "no answer"
 			}
 			d.keeper.Raise("nats", "events wait for NATS: "+why, "is the server reachable, are the credentials and the stream right? nothing is lost meanwhile")
-		} else {
+		} else if st.Depth == 0 {
 			d.keeper.Clear("nats")
 		}
 		if st.Refused == refused && st.Depth == 0 {
@@ -150,6 +186,23 @@ func (d *daemon) mind(ctx context.Context) {
 		}
 		refused = st.Refused
 	}
+}
+
+// refusal reports whether a server answers and does not take our events, as
+// opposed to none answering.
+func refusal(s notify.Status) bool {
+	if s.LastError == "" {
+		return false
+	}
+	if s.Connected {
+		return true
+	}
+	for _, word := range []string{"uthoriz", "uthentic", "credential", "ermission", "ccount"} {
+		if strings.Contains(s.LastError, word) {
+			return true
+		}
+	}
+	return false
 }
 
 func journalTrouble(r notify.Report) string {

@@ -19,6 +19,9 @@ type painter struct {
 }
 
 func (a *app) painter(w io.Writer) painter {
+	if o, wrapped := w.(*output); wrapped {
+		w = o.w
+	}
 	f, ok := w.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return painter{}

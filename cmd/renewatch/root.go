@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -32,6 +33,9 @@ type failure struct {
 
 func (f *failure) Error() string { return f.sentence }
 
+// Hint says what a person can do; it may be empty.
+func (f *failure) Hint() string { return f.hint }
+
 func failed(code int, hint, format string, args ...any) *failure {
 	return &failure{code, fmt.Sprintf(format, args...), hint}
 }
@@ -52,7 +56,8 @@ type app struct {
 
 // run runs the program and returns its exit code.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
-	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, getenv: os.Getenv}
+	out := &output{w: stdout}
+	a := &app{stdin: stdin, stdout: out, stderr: stderr, getenv: os.Getenv}
 	root := a.command()
 	root.SetArgs(args)
 	defer func() {
@@ -66,7 +71,14 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 		}
 	}()
 	cmd, err := root.ExecuteC()
-	if err == nil {
+	if out.err != nil && !errors.Is(out.err, syscall.EPIPE) {
+		code := exitFailed
+		if usageCode(cmd) == exitUnknown {
+			code = exitUnknown
+		}
+		err = failed(code, "is the disk full?", "cannot write to standard output: %v", out.err)
+	}
+	if err == nil || errors.Is(out.err, syscall.EPIPE) && !errors.As(err, new(*failure)) {
 		return exitOK
 	}
 	var f *failure
@@ -130,7 +142,7 @@ publishes the story to NATS.`,
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.SetHelpCommand(&cobra.Command{Use: "help [command]", Short: "help for a command", RunE: func(cmd *cobra.Command, args []string) error {
-		if sub, _, err := root.Find(args); err == nil {
+		if sub, rest, err := root.Find(args); err == nil && len(rest) == 0 {
 			return sub.Help()
 		}
 		return failed(exitUsage, "see renewatch --help", "there is no command %q", strings.Join(args, " "))
@@ -143,10 +155,25 @@ publishes the story to NATS.`,
 	p.StringVar(&a.stateDir, "state-dir", "", "state directory (default: the configuration's)")
 	p.StringVar(&a.logLevel, "log-level", "", "trace, debug, info, warn or error")
 	p.StringVar(&a.logFormat, "log-format", "", "auto, console, json or journal")
+	p.BoolVar(&a.json, "json", false, "print JSON, where there is a result")
 	_ = root.MarkPersistentFlagFilename("config", "yaml")
 	_ = root.MarkPersistentFlagDirname("state-dir")
 	root.AddCommand(a.runCommand(), a.checkCommand(), a.eventsCommand(), a.healthCommand(), a.configCommand(), a.versionCommand(), a.completionCommand(root))
 	return root
+}
+
+// output remembers the first error of writing.
+type output struct {
+	w   io.Writer
+	err error
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.w.Write(p)
+	if o.err == nil {
+		o.err = err
+	}
+	return n, err
 }
 
 // noArgs refuses arguments in words a person understands.

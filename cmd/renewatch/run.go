@@ -60,10 +60,11 @@ type daemon struct {
 	beats    status.Beats
 	started  time.Time
 
-	sender atomic.Pointer[notify.Sender]
-	mu     sync.Mutex
-	where  status.Run
-	stood  bool // run.json is written
+	sender      atomic.Pointer[notify.Sender]
+	natsChanged chan config.NATS
+	mu          sync.Mutex
+	where       status.Run
+	stood       bool // run.json is written
 }
 
 // layout is what <state>/layout.json says of the state directory.
@@ -89,7 +90,11 @@ func (d *daemon) run() error {
 	if d.a.getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}
+	// Whoever reads our log may go away; that must not end us. Notify rather than
+	// Ignore: reload commands would inherit the latter.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	d.manager = systemd.NewNotifier()
+	d.natsChanged = make(chan config.NATS)
 	d.started = time.Now()
 	cfg, err := d.a.load(exitConfig)
 	if err != nil {
@@ -105,6 +110,9 @@ func (d *daemon) run() error {
 	if err != nil {
 		return err
 	}
+	if err := checkNATS(cfg); err != nil {
+		return err
+	}
 	lock, instance, err := openState(cfg.StateDir)
 	if err != nil {
 		return err
@@ -112,17 +120,13 @@ func (d *daemon) run() error {
 	defer lock.Close()
 
 	o := notify.JournalOptions{Host: host, Instance: instance, Keep: cfg.Journal.Keep, MaxSize: cfg.Journal.MaxSize}
-	if d.usesNATS() {
+	if usesNATS(d.cfg.NATS) {
 		o.Destinations = []string{notify.Destination}
 	}
 	if d.journal, err = notify.OpenJournal(filepath.Join(cfg.StateDir, "journal"), o); err != nil {
 		return failed(exitFailed, "is the disk full, or the directory not ours?", "%v", err)
 	}
 	defer d.journal.Close()
-	if err := d.checkNATS(); err != nil {
-		return err
-	}
-
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	hup := make(chan os.Signal, 1)
@@ -170,13 +174,14 @@ func (d *daemon) serve(ctx context.Context, hup <-chan os.Signal) error {
 
 	// run.json stands when every listener stands or was refused.
 	var first sync.WaitGroup
-	if d.cfg.HTTP.Enabled {
+	cfg := d.cfg // a new configuration may take its place meanwhile
+	if cfg.HTTP.Enabled {
 		first.Add(1)
-		wg.Go(func() { d.serveHTTP(outer, first.Done) })
+		wg.Go(func() { d.serveHTTP(outer, cfg.HTTP.Listen, first.Done) })
 	}
-	if d.usesNATS() {
+	if usesNATS(cfg.NATS) {
 		first.Add(1)
-		wg.Go(func() { d.serveNATS(outer, first.Done) })
+		wg.Go(func() { d.serveNATS(outer, cfg, first.Done) })
 	}
 	first.Wait()
 	d.writeRun()
@@ -255,12 +260,7 @@ func (d *daemon) retry(ctx context.Context, key string, told func(), try func() 
 		if err == nil {
 			d.keeper.Clear(key)
 		} else {
-			hint := ""
-			var h interface{ Hint() string }
-			if errors.As(err, &h) {
-				hint = h.Hint()
-			}
-			d.keeper.Raise(key, err.Error(), hint)
+			d.keeper.Raise(key, err.Error(), hintOf(err))
 		}
 		if first {
 			told()
@@ -276,10 +276,10 @@ func (d *daemon) retry(ctx context.Context, key string, told func(), try func() 
 	}
 }
 
-func (d *daemon) serveHTTP(ctx context.Context, told func()) {
+func (d *daemon) serveHTTP(ctx context.Context, listen string, told func()) {
 	var s *status.Server
 	if !d.retry(ctx, "http", told, func() (err error) {
-		if s, err = status.Listen(ctx, d.cfg.HTTP.Listen, d.snapshot); err == nil {
+		if s, err = status.Listen(ctx, listen, d.snapshot); err == nil {
 			d.reached(func(r *status.Run) { r.HTTP = s.URL() })
 		}
 		return err
@@ -304,6 +304,15 @@ func (d *daemon) snapshot() status.Snapshot {
 	}
 	slices.SortFunc(s.Degraded, func(a, b status.Degradation) int { return a.Since.Compare(b.Since) })
 	return s
+}
+
+// hintOf returns what an error advises.
+func hintOf(err error) string {
+	var h interface{ Hint() string }
+	if errors.As(err, &h) {
+		return h.Hint()
+	}
+	return ""
 }
 
 // reconfigure reads the configuration again. A bad one is refused, and the old
@@ -333,13 +342,30 @@ func (d *daemon) reconfigure(ctx context.Context) {
 	}
 	setup, err := keeperSetup(cfg, !d.noRepair)
 	if err != nil {
-		refuse(err, "")
+		refuse(err, hintOf(err))
+		return
+	}
+	if err := checkNATS(cfg); err != nil {
+		refuse(err, hintOf(err))
 		return
 	}
 	if keys := needsRestart(d.cfg, cfg); len(keys) > 0 {
 		d.log.Warn().Strs("keys", keys).Msg("these changed and are read at the start only; restart renewatch for them")
-		cfg.StateDir, cfg.Host, cfg.Log, cfg.NATS, cfg.HTTP, cfg.Journal = d.cfg.StateDir, d.cfg.Host, d.cfg.Log, d.cfg.NATS, d.cfg.HTTP, d.cfg.Journal
 	}
+	now := d.cfg
+	cfg.StateDir, cfg.Host, cfg.HTTP, cfg.Log.Format = now.StateDir, now.Host, now.HTTP, now.Log.Format
+	if fmt.Sprint(cfg.NATS) != fmt.Sprint(now.NATS) {
+		if len(cfg.NATS.URLs) > 0 && len(now.NATS.URLs) > 0 && cfg.NATS.Enabled && now.NATS.Enabled {
+			select {
+			case d.natsChanged <- cfg.NATS:
+			case <-ctx.Done():
+			}
+		} else {
+			cfg.NATS = now.NATS
+		}
+	}
+	setLevel(cfg.Log.Level)
+	d.journal.SetLimits(cfg.Journal.Keep, cfg.Journal.MaxSize)
 	d.keeper.Reconfigure(ctx, setup)
 	d.mu.Lock()
 	d.cfg = cfg

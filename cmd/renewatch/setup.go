@@ -53,7 +53,7 @@ func keeperSetup(cfg *config.Config, repair bool) (watchdog.Setup, error) {
 			cert.Endpoints = []watchdog.Endpoint{}
 		}
 		for _, e := range c.Endpoints {
-			cert.Endpoints = append(cert.Endpoints, watchdog.Endpoint{URL: e.URL, Server: e.Server, File: e.File, AnyValid: e.AnyValid, Required: e.Required})
+			cert.Endpoints = append(cert.Endpoints, watchdog.Endpoint{URL: e.URL, Text: e.Text, Server: e.Server, File: e.File, AnyValid: e.AnyValid, Required: e.Required})
 		}
 		s.Certificates = append(s.Certificates, cert)
 	}
@@ -68,18 +68,19 @@ func way(w config.Way) reload.Way {
 // start only.
 func needsRestart(old, now *config.Config) []string {
 	var out []string
+	external := func(n config.NATS) bool { return n.Enabled && len(n.URLs) > 0 }
+	a, b := old.NATS, now.NATS
 	for _, x := range []struct {
-		key      string
-		old, now any
+		key  string
+		same bool
 	}{
-		{"state_dir", old.StateDir, now.StateDir},
-		{"host", old.Host, now.Host},
-		{"log", old.Log, now.Log},
-		{"nats", old.NATS, now.NATS},
-		{"http", old.HTTP, now.HTTP},
-		{"journal", old.Journal, now.Journal},
+		{"state_dir", old.StateDir == now.StateDir},
+		{"host", old.Host == now.Host},
+		{"log.format", old.Log.Format == now.Log.Format},
+		{"http", old.HTTP == now.HTTP},
+		{"nats", fmt.Sprint(a) == fmt.Sprint(b) || external(a) && external(b)},
 	} {
-		if fmt.Sprintf("%+v", x.old) != fmt.Sprintf("%+v", x.now) {
+		if !x.same {
 			out = append(out, x.key)
 		}
 	}

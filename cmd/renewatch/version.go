@@ -82,7 +82,6 @@ func (a *app) versionCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&a.json, "json", false, "print JSON")
 	return cmd
 }
 

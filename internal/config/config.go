@@ -145,11 +145,14 @@ const None = "none"
 
 // Certificate is one watched certificate, or a glob of them.
 type Certificate struct {
-	Name   string // empty with a glob
-	Cert   string
-	Key    string // empty: found beside Cert
-	Server string // the certificate's or the default server; "" or None: never reloaded
-	Verify Verify
+	Name string // empty with a glob
+	Cert string
+	Key  string // empty: found beside Cert
+	// ExpectedRenewal is auto (or ""), manual, a fraction or a duration; nothing
+	// depends on it yet.
+	ExpectedRenewal string
+	Server          string // the certificate's or the default server; "" or None: never reloaded
+	Verify          Verify
 	// Endpoints; nil: the default ones (https:// for each DNS name of the leaf).
 	// Empty but not nil: none, the files are watched only.
 	Endpoints []Endpoint
@@ -176,6 +179,7 @@ type Verify struct {
 // Endpoint is one place where the certificate must be served.
 type Endpoint struct {
 	URL      verify.Endpoint
+	Text     string // the URL as it was written
 	Server   string // empty: the certificate's
 	File     string // the copy this consumer loads; empty: Cert itself
 	AnyValid bool   // expect: any-valid

@@ -80,6 +80,10 @@ func values(cfg *Config) Config {
 	c.Certificates = slices.Clone(c.Certificates)
 	for i := range c.Certificates {
 		c.Certificates[i].At = ""
+		c.Certificates[i].Endpoints = slices.Clone(c.Certificates[i].Endpoints)
+		for j := range c.Certificates[i].Endpoints {
+			c.Certificates[i].Endpoints[j].Text = ""
+		}
 	}
 	return c
 }
@@ -211,7 +215,7 @@ func TestTheTableCoversConfig(t *testing.T) {
 		}
 	}
 	walk(file(), reflect.TypeFor[Config]())
-	elsewhere := []string{"Config.Files", "Config.Origins", "Config.notes", "NATS.Token", "NATS.Password", "Server.Name", "Certificate.At"}
+	elsewhere := []string{"Config.Files", "Config.Origins", "Config.notes", "NATS.Token", "NATS.Password", "Server.Name", "Certificate.At", "Endpoint.Text"}
 	for _, typ := range []reflect.Type{reflect.TypeFor[Config](), reflect.TypeFor[Log](), reflect.TypeFor[NATS](), reflect.TypeFor[TLS](),
 		reflect.TypeFor[Embedded](), reflect.TypeFor[HTTP](), reflect.TypeFor[Journal](), reflect.TypeFor[Server](), reflect.TypeFor[Way](),
 		reflect.TypeFor[Defaults](), reflect.TypeFor[Certificate](), reflect.TypeFor[Verify](), reflect.TypeFor[Endpoint]()} {

@@ -33,7 +33,7 @@ func defaults() *Config {
 
 // later are keys that other versions know.
 var later = map[string]bool{
-	"windows": true, "renew": true, "expected_renewal": true, "logs": true, "context": true,
+	"windows": true, "renew": true, "logs": true, "context": true,
 	"service": true, "heartbeat": true, "discover": true, "silences": true,
 }
 
@@ -215,6 +215,7 @@ var certificates = field{key: "certificates", name: "Certificates", about: "The 
 			{key: "cert", name: "Cert", required: true, shape: text{check: checkCert, pattern: "/.*[^/]"}, about: "Certificate file, or a glob that makes one entry per match."},
 			{key: "name", name: "Name", shape: text{check: checkName, pattern: namePattern}, absent: "one name per match of the glob", about: "Default: the directory's name under live/, else the file name without extension."},
 			{key: "key", name: "Key", shape: optionalPath(), absent: "found beside cert", about: "Key file. Default: found beside cert."},
+			{key: "expected_renewal", name: "ExpectedRenewal", shape: expected{}, absent: "auto", about: "When a renewal is expected: auto, a fraction of the lifetime, a duration before the end, or manual. Checked and kept; nothing depends on it yet."},
 			{key: "server", name: "Server", shape: serverRef, absent: "observed only, never reloaded", about: "Server that is reloaded for endpoints that name no other; none: never reloaded."},
 			{key: "verify", name: "Verify", shape: verifyKeys, about: "How endpoints are verified."},
 			{key: "endpoints", name: "Endpoints", shape: endpoints, absent: "https:// for each DNS name of the leaf", about: "Where the certificate must be served. An empty list: only the files are watched."},

@@ -25,8 +25,9 @@ type decoder struct {
 	file   string
 	cfg    *Config
 	errs   Errors
-	faults int             // found, also those that errs has no room for
-	failed map[string]bool // keys whose value was refused
+	faults int               // found, also those that errs has no room for
+	failed map[string]bool   // keys whose value was refused
+	texts  map[string]string // endpoints as they were written, by key
 }
 
 func (d *decoder) fail(p place, n *node, sentence, hint string) {

@@ -209,6 +209,41 @@ func (t duration) schema(def reflect.Value) map[string]any {
 	return m
 }
 
+// expected is auto, manual, a fraction between 0 and 1, or a duration.
+type expected struct{}
+
+var fraction = regexp.MustCompile(`^0\.[0-9]{1,6}$`)
+
+func (expected) decode(d *decoder, p place, n *node, into reflect.Value) {
+	const hint = "write auto, manual, a fraction such as 0.66, or a duration such as 30d"
+	if n.kind != isString && n.kind != isNumber {
+		d.fail(p, n, p.path+" must be auto, manual, a fraction or a duration, not "+string(n.kind), hint)
+		return
+	}
+	if n.text != "auto" && n.text != "manual" && !fraction.MatchString(n.text) {
+		if v, wrong, _ := parseDuration(n.text); wrong != "" || v <= 0 {
+			d.fail(p, n, p.path+" "+quote(n.text)+" is neither auto, manual, a fraction nor a duration", hint)
+			return
+		}
+	}
+	into.SetString(n.text)
+}
+
+func (expected) value(v reflect.Value) any {
+	if v.String() == "" {
+		return nil
+	}
+	return v.String()
+}
+
+func (expected) schema(reflect.Value) map[string]any {
+	return map[string]any{"anyOf": []any{
+		map[string]any{"enum": []any{"auto", "manual"}},
+		map[string]any{"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+		map[string]any{"type": "string", "pattern": "^(0\\.[0-9]{1,6}|" + strings.TrimPrefix(durationPattern, "-?") + ")$"},
+	}}
+}
+
 // size is a number of bytes from min to max.
 type size struct{ min, max int64 }
 
@@ -263,6 +298,10 @@ func (address) decode(d *decoder, p place, n *node, into reflect.Value) {
 		d.fail(p, n, p.path+": "+sentence, hint)
 		return
 	}
+	if d.texts == nil {
+		d.texts = map[string]string{}
+	}
+	d.texts[p.key] = s
 	into.Set(reflect.ValueOf(e))
 }
 

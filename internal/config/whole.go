@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -18,6 +19,10 @@ func (d *decoder) whole() {
 	for i, c := range d.cfg.Certificates {
 		d.deadline(fmt.Sprintf("certificates[%d]", i), c.Verify)
 		d.endpointsOnce(i, c)
+		for j := range c.Endpoints {
+			key := fmt.Sprintf("certificates[%d].endpoints[%d]", i, j)
+			c.Endpoints[j].Text = cmp.Or(d.texts[key], d.texts[key+".url"])
+		}
 	}
 }
 

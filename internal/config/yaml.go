@@ -7,6 +7,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
@@ -358,3 +359,6 @@ func (c *converter) addPair(out *node, v *ast.MappingValueNode, depth int) {
 func (c *converter) fail(n *node, sentence, hint string) {
 	c.errs = append(c.errs, &Error{File: c.file, Line: n.line, Column: n.column, Sentence: sentence, Hint: hint})
 }
+
+// ShowJSON is Show as JSON, without the comments.
+func ShowJSON(cfg *Config) ([]byte, error) { return yaml.YAMLToJSON(Show(cfg)) }

@@ -27,6 +27,7 @@ type daemon struct {
 	conf     string
 	nats     string // URL of an external server; empty: the embedded one
 	embedded string // where the embedded server listens
+	flags    []string
 	heard    *listener
 	*process
 }
@@ -85,7 +86,7 @@ func (d *daemon) start() {
 // startDeaf starts the daemon and waits until it is ready.
 func (d *daemon) startDeaf() {
 	d.t.Helper()
-	d.process = spawn(d.t, "renewatch", command(d.t, "run", "--config", d.conf))
+	d.process = spawn(d.t, "renewatch", command(d.t, append([]string{"run", "--config", d.conf}, d.flags...)...))
 	d.awaitReady()
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -121,4 +122,37 @@ func TestStageNATSServerKeepsTheStream(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// The check that every event goes through finds what is wrong with one.
+func TestStageEventCheckFindsFaults(t *testing.T) {
+	t.Parallel()
+	good := fmt.Sprintf(`{"specversion":"1.0","id":"00112233445566778899aabbccddeeff","source":"//%s/renewatch","type":"io.renewatch.agent.started.v1",`+
+		`"subject":"_agent","time":"%s","datacontenttype":"application/json","dataschema":"urn:renewatch:event:agent.started:v1",`+
+		`"sequence":"00000000000000000001","data":{"host":"%s","severity":"info","detail":"renewatch watches"}}`,
+		host, time.Now().UTC().Format(time.RFC3339Nano), host)
+	for _, swap := range [][2]string{
+		{"", ""},
+		{`"specversion":"1.0"`, `"specversion":"1"`},
+		{`"id":"00112233445566778899aabbccddeeff"`, `"id":""`},
+		{`//` + host, `//elsewhere`},
+		{`agent.started.v1`, `agent.started`},
+		{`Z","datac`, `+00:00","datac`},
+		{`application/json`, `text/plain`},
+		{`urn:renewatch:event:agent.started`, `urn:renewatch:event:agent.stopped`},
+		{`"00000000000000000001"`, `"1"`},
+		{`"host":"` + host, `"host":"elsewhere`},
+		{`"severity":"info"`, `"severity":"bad"`},
+		{`"detail":`, `"surprise":1,"detail":`},
+		{`"detail":"`, `"detail":"-----BEGIN PRIVATE KEY-----`},
+		{`"data":`, `"Data_Base64":"","data":`},
+	} {
+		e, err := parseEvent([]byte(strings.Replace(good, swap[0], swap[1], 1)))
+		if err == nil {
+			err = checkEnvelope(e, host)
+		}
+		if wrong := swap[0] != ""; wrong != (err != nil) {
+			t.Errorf("%s in the place of %s: %v", swap[1], swap[0], err)
+		}
+	}
 }

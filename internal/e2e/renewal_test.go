@@ -173,6 +173,28 @@ func TestReloadDoesNothing(t *testing.T) {
 	d.finish()
 }
 
+// The reload command takes its time to end after the server has the new
+// certificate: what it did is told before what came of it.
+func TestSlowReloadCommand(t *testing.T) {
+	t.Parallel()
+	s := newLocal(t, "www.e2e.test")
+	reload := countedReload(t, shellQuote(s.nginx.reloadCommand())+"\nsleep 5\necho done at last")
+	d := newDaemon(t, "", serverBlock("nginx", reload.command())+verifying("nginx", s.ca.root)+
+		certificateBlock(s.lineage.cert, s.endpoint()))
+	d.start()
+	d.baseline(fingerprint(s.lineage.leaf()))
+
+	after := s.renew()
+	verified := d.await("deploy.verified", about(fingerprint(after)))
+	done := d.await("reload.done")
+	if r := done.Data.Reload; r == nil || !strings.Contains(r.Output, "done at last") {
+		t.Errorf("reload.done does not tell what the command said: %s", done.raw)
+	}
+	wantKinds(t, of(d.journal(), verified.Data.RenewalID), "renewal.detected", "reload.done", "deploy.verified")
+	reload.want(1)
+	d.finish()
+}
+
 // The first reload fails, the second works: it starts no less than a minute
 // after the first one, however short the configured retries are.
 func TestReloadsOfOneServerAreAMinuteApart(t *testing.T) {
@@ -200,6 +222,33 @@ func TestReloadsOfOneServerAreAMinuteApart(t *testing.T) {
 	if len(times) == 2 && times[1]-times[0] < 55 {
 		t.Errorf("the second reload came %.1f s after the first", times[1]-times[0])
 	}
+	d.finish()
+}
+
+// With --no-repair everything is told and nothing reloaded; started again
+// without it, the same renewal is repaired.
+func TestNoRepair(t *testing.T) {
+	t.Parallel()
+	s := newLocal(t, "www.e2e.test")
+	reload := countedReload(t, shellQuote(s.nginx.reloadCommand()))
+	d := newDaemon(t, "", serverBlock("nginx", reload.command())+verifying("nginx", s.ca.root)+
+		certificateBlock(s.lineage.cert, s.endpoint()))
+	d.flags = []string{"--no-repair"}
+	d.start()
+	d.baseline(fingerprint(s.lineage.leaf()))
+
+	after := s.renew()
+	failed := d.await("deploy.failed", about(fingerprint(after)))
+	wantKinds(t, of(d.journal(), failed.Data.RenewalID), "renewal.detected", "deploy.failed")
+	reload.want(0)
+	d.finish()
+
+	d.flags = nil
+	d.start()
+	d.await("deploy.recovered")
+	wantKinds(t, of(d.journal(), failed.Data.RenewalID), "renewal.detected", "deploy.failed", "reload.done", "deploy.recovered")
+	reload.want(1)
+	mustServe(t, s.v4, s.name, after)
 	d.finish()
 }
 

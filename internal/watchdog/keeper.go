@@ -34,14 +34,15 @@ type Keeper struct {
 	names   index
 	wakes   wakes
 
-	seen    chan watch.Observation
-	rounds  chan roundDone
-	runs    chan runDone
-	calls   chan func()
-	retry   []func()
-	retryAt time.Time
-	wg      sync.WaitGroup
-	ctx     context.Context
+	seen     chan watch.Observation
+	rounds   chan roundDone
+	runs     chan runDone
+	calls    chan func()
+	retry    []func()
+	retryAt  time.Time
+	lookedAt time.Time // when due ran last
+	wg       sync.WaitGroup
+	ctx      context.Context
 
 	ended chan struct{} // closed when Run returns
 
@@ -98,6 +99,8 @@ func (k *Keeper) Run(ctx context.Context) error {
 	if err := k.agent.started(); err != nil {
 		return fmt.Errorf("the state directory cannot be written: %w", err)
 	}
+	k.checkClock()
+	k.lookedAt = time.Now()
 	k.configure(k.setup)
 	k.o.Watcher.Set(k.sources())
 	watching := make(chan error, 1)
@@ -470,7 +473,8 @@ func (k *Keeper) plan(c *cert) {
 
 // pause returns how long the loop may sleep.
 func (k *Keeper) pause() time.Duration {
-	d, now := BeatEvery, time.Now()
+	now := time.Now()
+	d := BeatEvery - now.Sub(k.lookedAt) // by the monotonic clock
 	if len(k.retry) > 0 {
 		d = min(d, k.retryAt.Sub(now))
 	}
@@ -488,6 +492,7 @@ func (k *Keeper) pause() time.Duration {
 
 // due does what time brings.
 func (k *Keeper) due() {
+	k.lookedAt = time.Now()
 	k.checkClock()
 	now := time.Now()
 	if len(k.retry) > 0 && !now.Before(k.retryAt) {

@@ -33,6 +33,7 @@ type Certificate struct {
 // Endpoint is one place where a certificate must be served.
 type Endpoint struct {
 	URL      verify.Endpoint
+	Text     string // as it was written; told in verdicts; "": URL's canonical form
 	Server   string // empty: the certificate's
 	File     string // the copy this consumer loads; empty: none
 	AnyValid bool

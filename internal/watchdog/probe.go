@@ -258,6 +258,9 @@ func (j job) finding(t target, v verify.Verdict, chain []*x509.Certificate) Find
 		Verdict: WireVerdict(j.name, t.Server, v), Serving: v.CountsAsServing(), Required: t.Required, Default: t.byDefault, Unheard: v.Unheard,
 		Lineage: lineage(v, j.history), Since: v.Since,
 	}
+	if t.Text != "" {
+		f.Endpoint = t.Text
+	}
 	if len(v.Served) > 0 {
 		f.ServedKeyType = keyType(v.Served[0])
 	}

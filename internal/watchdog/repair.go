@@ -128,6 +128,17 @@ func (k *step) nextRepair() time.Time {
 	return next
 }
 
+// comingReload returns when the next reload comes by itself: one that was asked
+// for and waits for its turn, or the next that is due. Zero: none.
+func (k *step) comingReload() time.Time {
+	for _, r := range k.s.Story.Servers {
+		if r.Pending != nil {
+			return k.now
+		}
+	}
+	return k.nextRepair()
+}
+
 // repair asks for the reloads that are due and may be made.
 func (k *step) repair(facts *Facts) {
 	s, t := k.s, k.s.Story
@@ -144,7 +155,8 @@ func (k *step) repair(facts *Facts) {
 		}
 		at, ok := k.due(n)
 		if !ok {
-			if r := t.Servers[n.server]; s.Standing == Lost && r != nil && r.Pending == nil && r.Attempts >= maxAttempts {
+			r := t.Servers[n.server]
+			if n.stale && r != nil && r.Pending == nil && r.Attempts >= maxAttempts && !k.now.Before(r.Finished.Add(reloadPause)) {
 				k.held(n.server, CauseLimit, fmt.Sprintf("this renewal had its %d reloads of %s", maxAttempts, n.server), "look at the server by hand", time.Time{})
 			}
 			continue
@@ -236,13 +248,13 @@ func (k *step) preflight(n need) (cause, detail, hint string) {
 func (k *step) held(server, cause, detail, hint string, opens time.Time) {
 	t := k.s.Story
 	key := server + " " + cause
-	if t.Held[key] {
+	if _, said := t.Held[key]; said {
 		return
 	}
 	if t.Held == nil {
-		t.Held = map[string]bool{}
+		t.Held = map[string]string{}
 	}
-	t.Held[key] = true
+	t.Held[key] = hint
 	k.say(notify.ReloadHeld, notify.Warning, func(d *notify.Data) {
 		d.Cause, d.Detail, d.Hint = cause, detail, hint
 		d.Reload = &notify.Reload{Server: server}

@@ -315,7 +315,8 @@ func (k *Keeper) runDone(r runDone) {
 			report.Held, report.Detail, report.Hint = h.cause, h.detail, h.hint
 		} else {
 			report.OK, report.Detail, report.Hint = r.result.OK, r.result.Detail, r.result.Hint
-			report.Reload = notify.Reload{Server: r.server, How: r.result.How, ExitCode: r.result.ExitCode, Output: r.result.Output, TookMS: r.result.Took.Milliseconds()}
+			took := r.result.Took.Milliseconds()
+			report.Reload = notify.Reload{Server: r.server, How: r.result.How, ExitCode: r.result.ExitCode, Output: r.result.Output, TookMS: &took}
 		}
 		k.apply(c, Input{Reload: &report})
 	}

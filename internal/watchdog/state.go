@@ -142,7 +142,7 @@ type Story struct {
 	// Fast is the last new leaf or reload: polling is fast for a while after it.
 	Fast    time.Time          `json:"fast,omitzero"`
 	Servers map[string]*Repair `json:"servers,omitempty"`
-	Held    map[string]bool    `json:"held,omitempty"` // server + cause said by reload.held
+	Held    map[string]string  `json:"held,omitempty"` // server + cause said by reload.held, and its hint
 	Ended   notify.Kind        `json:"ended,omitempty"`
 	EndedAt time.Time          `json:"ended_at,omitzero"`
 }

@@ -168,7 +168,7 @@ func (k *step) verified() {
 	k.proved()
 	k.end(notify.DeployVerified, notify.Info, func(d *notify.Data) {
 		d.Verdicts, d.Excluded = k.verdicts(), k.excludedList()
-		if !t.Baseline || t.GraceOver {
+		if !t.Baseline || t.Previous != nil {
 			lag := k.lag().Seconds()
 			d.LagSeconds = &lag
 		}
@@ -223,7 +223,7 @@ func (k *step) failed() {
 		d.Verdicts, d.Excluded, d.Cause = k.verdicts(), k.excludedList(), cause
 		d.Detail, d.Hint = k.failure(cause)
 		d.Next = &notify.Next{Action: "person"}
-		if at := k.nextRepair(); (cause == CauseNotReloaded || cause == CauseLimit) && !at.IsZero() {
+		if at := k.comingReload(); !at.IsZero() && (cause == CauseNotReloaded || cause == CauseLimit) {
 			d.Next = &notify.Next{Action: "reload", At: at}
 		}
 	})
@@ -232,7 +232,6 @@ func (k *step) failed() {
 
 // cause says why the certificate is not served, as far as is known.
 func (k *step) cause() string {
-	t := k.s.Story
 	var local, stale, down, other bool
 	for _, f := range k.s.Findings {
 		if k.excluded(f) != "" || f.Serving {
@@ -252,10 +251,11 @@ func (k *step) cause() string {
 		}
 	}
 	for _, c := range []string{CausePair, CauseChain, CauseUntrusted, CauseOlder, CauseDates, CauseNames, CauseKeyType, CauseOtherPair, CauseLimit} {
-		for key := range t.Held {
-			if strings.HasSuffix(key, " "+c) {
-				return c
-			}
+		if c == CauseLimit && !k.limited() {
+			continue // the reloads of this renewal are used up: that is why it failed, not what it failed of
+		}
+		if _, held := k.heldBy(c); held {
+			return c
 		}
 	}
 	switch {
@@ -265,6 +265,26 @@ func (k *step) cause() string {
 		return CauseUnreachable
 	}
 	return CauseNotReloaded
+}
+
+// heldBy returns the hint that was told when a reload was held for cause.
+func (k *step) heldBy(cause string) (hint string, held bool) {
+	for _, key := range sortedKeys(k.s.Story.Held) {
+		if strings.HasSuffix(key, " "+cause) {
+			return k.s.Story.Held[key], true
+		}
+	}
+	return "", false
+}
+
+// limited reports whether a server's limit is used up just now.
+func (k *step) limited() bool {
+	for _, r := range k.s.Story.Servers {
+		if r.LimitUntil.After(k.now) {
+			return true
+		}
+	}
+	return false
 }
 
 // failure words a failed deployment.
@@ -287,6 +307,9 @@ func (k *step) failure(cause string) (detail, hint string) {
 	if worst != nil {
 		detail += fmt.Sprintf("; %s at %s: %s", worst.Endpoint, worst.Address, worst.Code)
 		hint = worst.Hint
+	}
+	if h, held := k.heldBy(cause); held {
+		hint = h // never the advice to reload what was held for a reason
 	}
 	switch cause {
 	case CauseElsewhere:

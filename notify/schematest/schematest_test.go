@@ -19,6 +19,7 @@ func full(k notify.Kind) notify.Draft {
 		Name: "www.example.com", SHA256: sha, Serial: "0a1", Names: []string{"www.example.com", "192.0.2.1"}, NamesOmitted: 1,
 		Issuer: "CN=x", NotBefore: noon, NotAfter: noon.Add(time.Hour), KeyType: "ecdsa", Path: "/etc/x.pem",
 	}
+	took := int64(3)
 	return notify.Draft{Kind: k, Certificate: "www.example.com", Time: noon, Data: notify.Data{
 		Severity: notify.Error, Certificate: &cert, Previous: &cert,
 		Verdicts: []notify.Verdict{{
@@ -29,7 +30,7 @@ func full(k notify.Kind) notify.Draft {
 		}},
 		VerdictsOmitted: 1, Excluded: []notify.Excluded{{Endpoint: "e", Address: "a", Code: "stale", Why: "not_required"}}, ExcludedOmitted: 1,
 		Cause: "limit", Detail: "d", Hint: "h", LagSeconds: &lag,
-		Reload: &notify.Reload{Server: "nginx", How: "command", ExitCode: &exit, Output: "o\n", TookMS: 3},
+		Reload: &notify.Reload{Server: "nginx", How: "command", ExitCode: &exit, Output: "o\n", TookMS: &took},
 		Next:   &notify.Next{Action: "reload", At: noon}, RenewalID: strings.Repeat("0", 32), Silenced: true,
 	}}
 }
