@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/renewatch/renewatch/internal/durable"
 )
@@ -134,6 +133,7 @@ func (j *Journal) advance(name string, seq uint64, durably bool) error {
 		return fmt.Errorf("notify: the journal has no destination %q", name)
 	}
 	c.seq = max(c.seq, seq)
+	defer j.gauge() // whoever sees that nothing waits finds it in the cursor's file
 	if !durably {
 		return nil
 	}
@@ -142,49 +142,4 @@ func (j *Journal) advance(name string, seq uint64, durably bool) error {
 		j.report.Err = err
 	}
 	return err
-}
-
-// Depth is how many events wait to be sent.
-func (j *Journal) Depth() int {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	sent := min(j.lowestCursor(), j.last)
-	depth := 0
-	for _, s := range j.segs {
-		if s.last > sent {
-			depth += int(min(uint64(s.count), s.last-sent))
-		}
-	}
-	return depth
-}
-
-// OldestUnsent is the time of the event that has waited longest, zero when none
-// waits.
-func (j *Journal) OldestUnsent() time.Time {
-	j.mu.Lock()
-	sent := j.lowestCursor()
-	if sent >= j.last {
-		j.mu.Unlock()
-		return time.Time{}
-	}
-	if known := j.oldest; known.after == sent && !known.time.IsZero() {
-		j.mu.Unlock()
-		return known.time
-	}
-	j.mu.Unlock()
-	records, err := j.read(&position{after: sent}, 1)
-	if err != nil || len(records) == 0 {
-		return time.Time{}
-	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.oldest = waiting{after: sent, time: records[0].event.Time}
-	return j.oldest.time
-}
-
-// waiting remembers the time of the first event behind a sequence: to find it the
-// file is read.
-type waiting struct {
-	after uint64
-	time  time.Time
 }

@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/renewatch/renewatch/internal/durable"
@@ -36,7 +36,8 @@ type Report struct {
 	Garbage       int   // lines that are no events, passed over
 	DroppedStory  int   // unsent events deleted because the journal had reached its size
 	DroppedAlerts int   // unsent alerts deleted for the same reason
-	Vanished      bool  // somebody deleted the file that was being written
+	Vanished      bool  // somebody deleted events of the file that was being written
+	Replaced      bool  // somebody moved, replaced or cut that file; what there was of its events was put back
 	Err           error // the last trouble with cursors or with deleting; events are not affected
 }
 
@@ -68,10 +69,12 @@ type Journal struct {
 	ring    [][16]byte // the ids in seen, oldest at turn
 	turn    int
 	cursors map[string]*cursor
-	oldest  waiting
+	ahead   []moment // of the first events that wait, as many as are known
 	report  Report
 	remade  uint64        // how often segments were rewritten or deleted
 	changed chan struct{} // closed at the next Append
+
+	gauges atomic.Pointer[gauges] // never nil
 }
 
 var errClosed = errors.New("the journal is closed")
@@ -99,6 +102,7 @@ func OpenJournal(dir string, o JournalOptions) (*Journal, error) {
 		seen:    map[[16]byte]struct{}{},
 		changed: make(chan struct{}),
 	}
+	j.gauges.Store(&gauges{})
 	if err := j.load(); err != nil {
 		return nil, fmt.Errorf("open journal %s: %w", dir, err)
 	}
@@ -169,13 +173,22 @@ func (j *Journal) load() error {
 		return err
 	}
 	j.retain()
+	j.gauge()
 	return nil
 }
 
 // begin makes a new segment and writes to it from now on.
 func (j *Journal) begin(first uint64) error {
 	s := segment{first: first, last: first - 1}
-	f, err := os.OpenFile(s.path(j.dir), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	const flags = os.O_CREATE | os.O_EXCL | os.O_RDWR
+	f, err := os.OpenFile(s.path(j.dir), flags, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		if err := setAside(s.path(j.dir)); err != nil {
+			return err
+		}
+		j.report.Err = fmt.Errorf("%s stood in the journal's way and was set aside", s.path(j.dir))
+		f, err = os.OpenFile(s.path(j.dir), flags, 0o600)
+	}
 	if err != nil {
 		return err
 	}
@@ -260,7 +273,9 @@ func (j *Journal) Append(drafts ...Draft) ([]Event, error) {
 	if len(added) == 0 {
 		return nil, nil
 	}
+	waited := j.waits()
 	if err := j.write(buf.Bytes(), now); err != nil {
+		j.gauge()
 		return nil, fmt.Errorf("write journal: %w", err)
 	}
 	s := &j.segs[len(j.segs)-1]
@@ -270,72 +285,65 @@ func (j *Journal) Append(drafts ...Draft) ([]Event, error) {
 		s.add(head{ID: e.ID, Type: e.Type, Time: e.Time}, j.last)
 		j.newest = e.Time
 		j.remember(idKey(e.ID))
+		if !waited && len(j.ahead) < readAhead {
+			j.ahead = append(j.ahead, moment{j.last, e.Time})
+		}
 	}
 	close(j.changed)
 	j.changed = make(chan struct{})
 	j.retain()
+	j.gauge()
 	return added, nil
 }
 
 // write puts b durably behind the last event, or leaves nothing of it.
 func (j *Journal) write(b []byte, now time.Time) error {
-	if j.dirty {
-		if err := j.reopen(); err != nil && !errors.Is(err, os.ErrNotExist) {
+	for range 3 {
+		if err := j.place(now); err != nil {
+			return err
+		}
+		size := j.segs[len(j.segs)-1].size
+		_, err := j.active.WriteAt(b, size)
+		if err == nil {
+			err = j.active.Sync()
+		}
+		if err != nil {
+			j.dirty = true
+			if cutTo(j.active, size) == nil {
+				j.dirty = false
+			}
+			return err
+		}
+		// Into a file that was taken away meanwhile nothing is written.
+		if there, err := j.inPlace(); there || err != nil {
+			j.dirty = err != nil
 			return err
 		}
 	}
-	if err := j.place(now); err != nil {
-		return err
-	}
-	size := j.segs[len(j.segs)-1].size
-	_, err := j.active.WriteAt(b, size)
-	if err == nil {
-		err = j.active.Sync()
-	}
-	if err == nil {
-		return nil
-	}
-	j.dirty = true
-	if cutTo(j.active, size) == nil {
-		j.dirty = false
-	}
-	return err
+	return fmt.Errorf("somebody keeps replacing %s", j.segs[len(j.segs)-1].path(j.dir))
 }
 
-// place sees to it that the last segment is there and is neither too large nor of
-// an earlier day.
+// place sees to it that the last segment is there, has nothing behind its size, and
+// is neither too large nor of an earlier day.
 func (j *Journal) place(now time.Time) error {
-	s := j.segs[len(j.segs)-1]
-	onDisk, err := os.Stat(s.path(j.dir))
-	if err == nil {
-		held, err := j.active.Stat()
-		if err != nil {
+	there, err := j.inPlace()
+	if err != nil {
+		return err
+	}
+	if !there {
+		return j.heal()
+	}
+	if j.dirty {
+		if err := j.reopen(); err != nil {
 			return err
 		}
-		if !os.SameFile(onDisk, held) {
-			return fmt.Errorf("%s was replaced while it was being written", s.path(j.dir))
-		}
-		const day = 24 * time.Hour
-		if s.count == 0 || s.size < j.segmentSize() && !now.UTC().Truncate(day).After(s.begun.UTC().Truncate(day)) {
-			return nil
-		}
-		return j.begin(j.last + 1)
 	}
-	if !errors.Is(err, os.ErrNotExist) {
-		return err
+	s := j.segs[len(j.segs)-1]
+	const day = 24 * time.Hour
+	if s.count == 0 || s.size < j.segmentSize() && !now.UTC().Truncate(day).After(s.begun.UTC().Truncate(day)) {
+		return nil
 	}
-	// Somebody deleted it: what was in it is lost, what comes is not.
-	if err := os.MkdirAll(j.dir, 0o700); err != nil {
-		return err
-	}
-	lost := len(j.segs) - 1
-	if err := j.begin(j.last + 1); err != nil {
-		return err
-	}
-	j.segs = slices.Delete(j.segs, lost, lost+1)
-	j.remade++
-	j.report.Vanished = true
-	return nil
+	return j.begin(j.last + 1)
 }
 
 // segmentSize is when a segment is full: small enough that deleting one is a
@@ -375,20 +383,6 @@ func (j *Journal) SetLimits(keep time.Duration, maxSize int64) {
 	j.o.Keep, j.o.MaxSize = keep, maxSize
 }
 
-// Newest is the time of the newest event, zero when there is none.
-func (j *Journal) Newest() time.Time {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.newest
-}
-
-// Last is the sequence of the newest event, 0 when there is none.
-func (j *Journal) Last() uint64 {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.last
-}
-
 // Dir is the directory of the journal.
 func (j *Journal) Dir() string { return j.dir }
 
@@ -412,6 +406,10 @@ func (j *Journal) Close() error {
 		return nil
 	}
 	var errs []error
+	if there, err := j.inPlace(); err == nil && !there {
+		_, _, err = j.putBack() // the last that holds the file open
+		errs = append(errs, err)
+	}
 	for _, c := range j.cursors {
 		errs = append(errs, c.save())
 	}
@@ -446,18 +444,48 @@ type position struct {
 func (j *Journal) read(p *position, atMost int) ([]record, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.active != nil {
+		// What was cut off the file is no hole as long as a copy of it is there.
+		if held, err := j.active.Stat(); err == nil && held.Size() < j.segs[len(j.segs)-1].size {
+			if err := j.heal(); err != nil {
+				return nil, fmt.Errorf("read journal: %w", err)
+			}
+			j.gauge()
+		}
+	}
+	return j.readLocked(p, atMost)
+}
+
+func (j *Journal) readLocked(p *position, atMost int) ([]record, error) {
 	if p.remade != j.remade {
 		p.seg, p.off, p.remade = 0, 0, j.remade
 	}
 	var out []record
-	for _, s := range j.segs {
+	for i, s := range j.segs {
 		if s.last <= p.after || s.first < p.seg {
 			continue
 		}
 		if s.first != p.seg {
 			p.seg, p.off = s.first, 0
 		}
-		if err := j.readSegment(s, p, atMost, &out); err != nil {
+		// Of the one being written the name may lead to another file.
+		f := j.active
+		if i < len(j.segs)-1 || f == nil {
+			var err error
+			f, err = os.Open(s.path(j.dir))
+			if errors.Is(err, os.ErrNotExist) {
+				p.after = max(p.after, s.last)
+				continue
+			}
+			if err != nil {
+				return out, fmt.Errorf("read journal: %w", err)
+			}
+		}
+		err := s.read(f, p, atMost, &out)
+		if f != j.active {
+			f.Close()
+		}
+		if err != nil {
 			return out, err
 		}
 		if len(out) >= atMost {
@@ -467,16 +495,8 @@ func (j *Journal) read(p *position, atMost int) ([]record, error) {
 	return out, nil
 }
 
-func (j *Journal) readSegment(s segment, p *position, atMost int, out *[]record) error {
-	f, err := os.Open(filepath.Join(j.dir, segmentName(s.first)))
-	if errors.Is(err, os.ErrNotExist) {
-		p.after = max(p.after, s.last)
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("read journal: %w", err)
-	}
-	defer f.Close()
+// read adds the events of s, whose file is f, that are behind p.
+func (s segment) read(f io.ReaderAt, p *position, atMost int, out *[]record) error {
 	lines := newLineReader(io.NewSectionReader(f, p.off, s.size-p.off))
 	for len(*out) < atMost {
 		line, took, whole, err := lines.next()

@@ -106,12 +106,12 @@ func (r *reader) pass(yield func(Record, error) bool) (bool, error) {
 		if first < r.first || i+1 < len(firsts) && firsts[i+1]-1 <= max(r.after, r.filter.After) {
 			continue
 		}
-		if r.file == nil || first != r.first {
+		path := filepath.Join(r.dir, segmentName(first))
+		if r.file == nil || first != r.first || r.replaced(path) {
 			if goOn, err := r.rest(yield); !goOn || err != nil {
 				return goOn, err
 			}
 			r.close()
-			path := filepath.Join(r.dir, segmentName(first))
 			if r.old(path) && i+1 < len(firsts) {
 				continue
 			}
@@ -138,6 +138,16 @@ func (r *reader) old(path string) bool {
 	}
 	info, err := os.Stat(path)
 	return err == nil && info.ModTime().Before(r.filter.Since.Add(-time.Hour))
+}
+
+// replaced tells that under the name of file stands another one by now.
+func (r *reader) replaced(path string) bool {
+	onDisk, err := os.Lstat(path)
+	if err != nil {
+		return false
+	}
+	held, err := r.file.Stat()
+	return err == nil && !os.SameFile(onDisk, held)
 }
 
 // rest yields what file has behind off, whole lines only: what stands behind the

@@ -65,8 +65,7 @@ func (j *Journal) drop(i int) error {
 		return err
 	}
 	j.segs = slices.Delete(j.segs, i, i+1)
-	j.remade++
-	j.oldest = waiting{}
+	j.rewritten()
 	return nil
 }
 
@@ -115,8 +114,7 @@ func (j *Journal) dropStory(i int, sent uint64) error {
 		}
 		after.last, after.size = s.last, int64(kept.Len())
 		j.segs[i] = after
-		j.remade++
-		j.oldest = waiting{}
+		j.rewritten()
 	}
 	j.report.DroppedStory += dropped
 	return nil

@@ -354,6 +354,37 @@ func TestACrashBeforeTheCursorStoresNothingTwice(t *testing.T) {
 	inOrder(t, stream, 1, 12)
 }
 
+// The cursor does not pass over events whose file was replaced by an empty one.
+func TestEventsOfAReplacedFileAreSent(t *testing.T) {
+	s := serve(t, nil)
+	stream := makeStream(t, s.ClientURL(), nil, nil)
+	dir := t.TempDir()
+	j := journal(t, dir)
+	add(t, j, 1, 5)
+	swap := func() {
+		files, err := filepath.Glob(filepath.Join(dir, "*.jsonl"))
+		if err != nil || len(files) == 0 {
+			t.Fatal(files, err)
+		}
+		other := filepath.Join(t.TempDir(), "x")
+		if err := os.WriteFile(other, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(other, files[len(files)-1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	swap()
+	r := run(t, notify.SenderOptions{Journal: j, URLs: []string{s.ClientURL()}})
+	r.drained(t)
+	inOrder(t, stream, 1, 5)
+	add(t, j, 6, 8)
+	swap()
+	add(t, j, 9, 9)
+	r.drained(t)
+	inOrder(t, stream, 1, 9)
+}
+
 func TestTheLastWordIsSentBeforeTheEnd(t *testing.T) {
 	s := serve(t, nil)
 	stream := makeStream(t, s.ClientURL(), nil, nil)

@@ -59,6 +59,9 @@ func dialFault(err error, addr netip.AddrPort, timeout time.Duration, routed fun
 	case isTimeout(err), is(syscall.ETIMEDOUT):
 		return &fault{Timeout, fmt.Sprintf("no connection within %s: packets are dropped", timeout.Round(time.Millisecond)),
 			"check the firewall and the address" + v6Hint(addr)}
+	case is(syscall.ECONNRESET):
+		// Reset so soon that connect itself was told of it.
+		return &fault{HandshakeFailed, "the server reset the connection at once", "look into the server's log; a listener that expects the PROXY protocol does this, too (proxy_protocol=v2)"}
 	case is(syscall.EACCES, syscall.EPERM):
 		return &fault{Unreachable, "this host may not connect there: " + cause(err), "check this host's own firewall and the service's sandbox"}
 	}

@@ -294,6 +294,9 @@ func (b *bench) verdict(e Endpoint, addr netip.AddrPort, samples []judged) Verdi
 			v.Samples++
 			if j.matching {
 				v.Matching++
+				if b.sibling(j.chain) {
+					v.Siblings++
+				}
 			} else {
 				other++
 			}
@@ -363,6 +366,15 @@ func (b *bench) verdict(e Endpoint, addr netip.AddrPort, samples []judged) Verdi
 		}
 	}
 	return v
+}
+
+// sibling reports whether an accepted chain is that of another watched lineage.
+func (b *bench) sibling(chain []*x509.Certificate) bool {
+	if b.leaf == nil || b.want.AnyValid || len(b.siblings) == 0 {
+		return false
+	}
+	leaf, _ := leafOf(chain)
+	return FingerprintOf(leaf) != b.print
 }
 
 func rank(faults []Code) int {

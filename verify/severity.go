@@ -89,7 +89,7 @@ func (v *Verdict) Tested() bool { return v.Code != NotTestable && v.Code != Unve
 // CountsAsServing reports whether every sample showed the expected leaf and
 // nothing worse than a warning is wrong besides.
 func (v *Verdict) CountsAsServing() bool {
-	if v.Samples == 0 || v.Matching < v.Samples {
+	if v.Samples == 0 || v.Matching < v.Samples || v.Siblings > 0 {
 		return false
 	}
 	return !slices.ContainsFunc(v.Faults, func(c Code) bool { return c.severity().Rank() > Warning.Rank() })

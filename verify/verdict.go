@@ -90,7 +90,9 @@ type Verdict struct {
 	Served    []*x509.Certificate // the chain of the last deciding sample; nil when none was seen
 	Expected  *x509.Certificate   // leaf expected; nil when nothing was expected
 	Samples   int                 // handshakes judged
-	Matching  int                 // of these, with the expected leaf; all of them when nothing is expected
+	Matching  int                 // of these, with an accepted leaf: the expected one, or a sibling; all of them when nothing is expected
+	Siblings  int                 // of Matching, with a leaf of another watched lineage
+	Whole     bool                // by Confirm: the samples make a whole window, all accepted
 	Took      time.Duration       // of the slowest sample
 	Since     time.Time           // start of the unbroken run of samples with the expected leaf; zero when the last sample was another
 	Tries     int                 // consecutive tries without a connection (refused, unreachable, timeout)

@@ -190,6 +190,6 @@ func (t *track) verdict(b *bench, e Endpoint, addr netip.AddrPort) Verdict {
 		samples = answered
 	}
 	v := b.verdict(e, addr, samples)
-	v.Since, v.Tries, v.DownSince = t.since, t.tries, t.downFrom
+	v.Since, v.Tries, v.DownSince, v.Whole = t.since, t.tries, t.downFrom, t.done()
 	return v
 }

@@ -42,9 +42,22 @@ type Trouble struct {
 func loadAgent(k *Keeper) (*agent, error) {
 	a := &agent{k: k, start: time.Now(), path: filepath.Join(k.o.StateDir, "agent.json")}
 	err := readJSON(a.path, &a.s)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		k.log.Error().Err(err).Msg("what was remembered of the daemon cannot be read; it starts anew")
+	for _, t := range a.s.Troubles {
+		if t == nil {
+			err = errors.New("a trouble without content")
+		}
+	}
+	if err != nil {
 		a.s = agentState{}
+		if !errors.Is(err, fs.ErrNotExist) {
+			k.log.Error().Err(err).Msg("what was remembered of the daemon cannot be read; it is put aside")
+			if err := putAside(a.path); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if a.s.Events == 0 {
+		a.s.Events = k.o.Journal.Last() // never to make an identifier twice
 	}
 	if a.s.Version > StateVersion {
 		return nil, fmt.Errorf("%s: %w (version %d, this one knows %d)", a.path, ErrNewerState, a.s.Version, StateVersion)

@@ -53,6 +53,8 @@ type ReloadReport struct {
 	Held        string // a cause: not run
 	OpensAt     time.Time
 	Interrupted bool // a kill came in between; how it ended is unknown
+	Dropped     bool // it was not run, and is forgotten
+	RenewalID   string
 }
 
 // Command is what the shell must do next. Events are no commands: they stand in

@@ -62,6 +62,9 @@ type cert struct {
 	state   State
 	written [32]byte // hash of the state as written
 	cancel  context.CancelFunc
+	backlog []Input    // what could not be written yet, in its order
+	waiting bool       // a flush is tried again later
+	held    *roundDone // what was found while a reload for it ran
 	wake    time.Time
 }
 
@@ -101,11 +104,11 @@ func (k *Keeper) Run(ctx context.Context) error {
 	}
 	k.checkClock()
 	k.lookedAt = time.Now()
+	k.resumeServers()
 	k.configure(k.setup)
 	k.o.Watcher.Set(k.sources())
 	watching := make(chan error, 1)
 	k.wg.Go(func() { watching <- k.o.Watcher.Run(ctx, k.seen) })
-	k.resumeServers()
 	err := k.loop(ctx, watching)
 	cancel()
 	k.drain()
@@ -175,7 +178,7 @@ func (k *Keeper) do(end <-chan struct{}, f func()) {
 // Reconfigure replaces the setup while the keeper runs.
 func (k *Keeper) Reconfigure(ctx context.Context, setup Setup) {
 	done := make(chan struct{})
-	k.do(ctx.Done(), func() {
+	k.do(k.ended, func() {
 		k.configure(setup)
 		k.o.Watcher.Set(k.sources())
 		for _, name := range sortedKeys(k.certs) {
@@ -186,6 +189,7 @@ func (k *Keeper) Reconfigure(ctx context.Context, setup Setup) {
 	select {
 	case <-done:
 	case <-ctx.Done():
+	case <-k.ended:
 	}
 }
 
@@ -193,7 +197,7 @@ func (k *Keeper) Reconfigure(ctx context.Context, setup Setup) {
 // nothing happens.
 func (k *Keeper) Refresh(ctx context.Context, setup Setup) {
 	same := make(chan bool, 1)
-	k.do(ctx.Done(), func() {
+	k.do(k.ended, func() {
 		same <- slices.EqualFunc(k.setup.Certificates, setup.Certificates, func(a, b Certificate) bool {
 			return a.Source == b.Source && (a.Roots == nil) == (b.Roots == nil) && (a.Roots == nil || a.Roots.Equal(b.Roots))
 		})
@@ -205,6 +209,7 @@ func (k *Keeper) Refresh(ctx context.Context, setup Setup) {
 			k.Reconfigure(ctx, setup)
 		}
 	case <-ctx.Done():
+	case <-k.ended:
 	}
 }
 
@@ -229,6 +234,7 @@ func (k *Keeper) configure(setup Setup) {
 		if conf == nil {
 			k.stopProbe(c)
 			k.names.remove(name)
+			k.withdraw(name)
 			delete(k.certs, name)
 			continue
 		}
@@ -272,6 +278,11 @@ func (k *Keeper) load(conf *Certificate, name, path string) *cert {
 		k.log.Error().Err(err).Str("certificate", name).Msg("the state of this certificate cannot be read; it starts anew")
 		k.agent.raise("state:"+name, fmt.Sprintf("the state of %s cannot be read: %v", name, err), "it was put aside and starts anew")
 	}
+	if state.Standing == Unknown && state.Events == 0 {
+		// Never to make an identifier twice, should an earlier state be lost.
+		state.Events = k.o.Journal.Last()
+		state.Renewals = state.Events
+	}
 	c.state = state
 	k.certs[name] = c
 	if d := state.Disk; d != nil {
@@ -280,6 +291,7 @@ func (k *Keeper) load(conf *Certificate, name, path string) *cert {
 	k.flush(c) // what was decided before the daemon ended, and may not be told
 	if state.Standing != Unknown {
 		k.apply(c, Input{Boot: true})
+		k.resumeReloads(c)
 	}
 	return c
 }
@@ -288,14 +300,12 @@ func (k *Keeper) load(conf *Certificate, name, path string) *cert {
 func (k *Keeper) observe(o watch.Observation) {
 	switch o.Kind {
 	case watch.Blind:
-		k.agent.raise("watch:"+o.Fault.Path, o.Fault.Sentence, o.Fault.Hint)
+		k.agent.raise("watch:"+string(o.Fault.Code), o.Fault.Sentence, o.Fault.Hint)
 		return
 	case watch.Sighted:
-		path := ""
 		if o.Fault != nil {
-			path = o.Fault.Path
+			k.agent.clear("watch:" + string(o.Fault.Code))
 		}
-		k.agent.clear("watch:" + path)
 		return
 	}
 	c := k.certs[o.Name]
@@ -336,16 +346,40 @@ func (k *Keeper) bySource(s watch.Source) *Certificate {
 // apply feeds Step: the new state is written, with the events it decided, before
 // anything is done.
 func (k *Keeper) apply(c *cert, in Input) {
+	if len(c.backlog) > 0 {
+		if in != (Input{}) { // a tick comes again by itself
+			c.backlog = append(c.backlog, in)
+		}
+		return
+	}
+	if !k.take(c, in) {
+		c.backlog = []Input{in}
+		k.later(func() { k.catchUp(c) })
+	}
+}
+
+// catchUp takes in what waited for the disk, in its order.
+func (k *Keeper) catchUp(c *cert) {
+	if k.certs[c.policy.Name] != c {
+		return
+	}
+	for len(c.backlog) > 0 {
+		if !k.take(c, c.backlog[0]) {
+			k.later(func() { k.catchUp(c) })
+			return
+		}
+		c.backlog = c.backlog[1:]
+	}
+	c.backlog = nil
+}
+
+// take feeds Step one input; false when the state could not be written.
+func (k *Keeper) take(c *cert, in Input) bool {
 	in.Draw = rand.Float64()
 	next, cmds := Step(time.Now(), c.policy, c.state, in)
 	if err := k.write(c, next); err != nil {
 		k.agent.raise("state", "the state directory cannot be written: "+err.Error(), "is the disk full?")
-		k.later(func() {
-			if k.certs[c.policy.Name] == c {
-				k.apply(c, in)
-			}
-		})
-		return
+		return false
 	}
 	c.state = next
 	if next.Disk != nil {
@@ -356,6 +390,7 @@ func (k *Keeper) apply(c *cert, in Input) {
 		k.act(c, cmd)
 	}
 	k.plan(c)
+	return true
 }
 
 // act carries out one command.
@@ -375,11 +410,12 @@ func (k *Keeper) act(c *cert, cmd Command) {
 // flush brings the outbox into the journal. The journal knows an event it has
 // already, so an event is neither lost nor doubled by a kill in between.
 func (k *Keeper) flush(c *cert) {
-	if len(c.state.Outbox) == 0 {
+	if len(c.state.Outbox) == 0 || c.waiting {
 		return
 	}
 	if !k.tell(c.state.Outbox) {
-		k.later(func() { k.flush(c) })
+		c.waiting = true
+		k.later(func() { c.waiting = false; k.flush(c) })
 		return
 	}
 	next := c.state
@@ -406,15 +442,15 @@ func (k *Keeper) tell(drafts []notify.Draft) bool {
 	events, err := k.o.Journal.Append(good...)
 	if err != nil {
 		k.log.Error().Err(err).Msg("the journal cannot be written; the events wait")
+		k.agent.raise("journal-write", "the journal cannot be written: "+err.Error(), "is the disk full, or was a file of the journal moved?")
 		return false
 	}
+	defer k.agent.clear("journal-write")
 	for _, e := range events {
 		k.logEvent(byID[e.ID], e.Sequence)
 	}
-	for _, d := range good {
-		if d.Time.After(k.newest) {
-			k.newest = d.Time
-		}
+	if len(good) > 0 {
+		k.newest = good[len(good)-1].Time
 	}
 	return true
 }

@@ -50,6 +50,8 @@ type Prober interface {
 // Journal keeps events; a *notify.Journal is one.
 type Journal interface {
 	Append(...notify.Draft) ([]notify.Event, error)
+	// Last is the sequence of the last event; no counter of ours is behind it.
+	Last() uint64
 }
 
 // Reloader reloads a server once; a reload.Runner is one.

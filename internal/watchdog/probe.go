@@ -83,6 +83,12 @@ func (k *Keeper) roundDone(r roundDone) {
 	if c == nil {
 		return
 	}
+	if k.reloading(r.name) {
+		// A server may serve the new leaf before its reload command has ended: the
+		// story is told in the order in which it is understood.
+		c.held = &r
+		return
+	}
 	k.apply(c, Input{Round: &r.round})
 	k.checkVerifier(r.probe)
 }
@@ -124,8 +130,9 @@ func (k *Keeper) probe(ctx context.Context, j job) Round {
 			Expect: verify.Expectation{Chain: chain, History: j.history, Siblings: t.siblings, AnyValid: t.AnyValid}}
 	}
 	var verdicts [][]verify.Verdict
+	looked := make([]bool, len(vts)) // after its window was whole, once more
 	if j.probe.Purpose == Confirm {
-		verdicts = k.confirm(ctx, j, vts)
+		verdicts = k.confirm(ctx, j, vts, looked)
 	} else {
 		verdicts = k.each(vts, func(i int) []verify.Verdict {
 			return k.o.Prober.Round(ctx, vts[i], j.probe.Samples, verify.Patience{})
@@ -134,18 +141,15 @@ func (k *Keeper) probe(ctx context.Context, j job) Round {
 	for i, vs := range verdicts {
 		for _, v := range vs {
 			f := j.finding(j.targets[i], v, chain)
-			if j.probe.Purpose == Confirm && v.Samples < j.enough(j.targets[i]) {
+			if j.probe.Purpose == Confirm && !v.Whole && !looked[i] {
 				f.Serving = false // cut off before the window was whole
 			}
 			r.Findings = append(r.Findings, f)
 		}
 	}
-	k.elsewhere(ctx, j, vts, verdicts, r.Findings)
+	k.elsewhere(ctx, vts, verdicts, r.Findings)
 	pair, fault := watch.Load(j.path, j.conf.Source.Key)
 	facts := k.facts(j.conf, pair, fault)
-	if fault != nil {
-		facts.SHA256 = j.leaf.SHA256
-	}
 	r.Facts = &facts
 	if why := k.impaired.Load(); why != nil {
 		r.Impaired = *why
@@ -169,7 +173,8 @@ func (k *Keeper) each(vts []verify.Target, f func(i int) []verify.Verdict) [][]v
 }
 
 // confirm polls until every endpoint that counts serves, or the probe's end.
-func (k *Keeper) confirm(ctx context.Context, j job, vts []verify.Target) [][]verify.Verdict {
+func (k *Keeper) confirm(outer context.Context, j job, vts []verify.Target, looked []bool) [][]verify.Verdict {
+	ctx := outer
 	out := make([][]verify.Verdict, len(vts))
 	counts := make([]bool, len(vts))
 	// An endpoint nobody named is looked at once: only if it serves the lineage
@@ -199,12 +204,14 @@ func (k *Keeper) confirm(ctx context.Context, j job, vts []verify.Target) [][]ve
 		return out
 	}
 	w := j.window(time.Now())
+	ended := make([]time.Time, len(vts))
 	var mu sync.Mutex
 	polled := k.each(vts, func(i int) []verify.Verdict {
 		if j.targets[i].unconfirmed && !counts[i] {
 			return nil
 		}
 		vs := k.o.Prober.Confirm(ctx, vts[i], w)
+		ended[i] = time.Now()
 		mu.Lock()
 		defer mu.Unlock()
 		if counts[i] && !slices.ContainsFunc(vs, func(v verify.Verdict) bool {
@@ -221,16 +228,27 @@ func (k *Keeper) confirm(ctx context.Context, j job, vts []verify.Target) [][]ve
 			out[i] = polled[i]
 		}
 	}
+	// What was proven early may have changed while others were waited for.
+	now := time.Now()
+	again := k.each(vts, func(i int) []verify.Verdict {
+		if !counts[i] || ended[i].IsZero() || now.Sub(ended[i]) < lookAgain || !allServing(out[i]) {
+			return nil
+		}
+		return k.o.Prober.Check(outer, vts[i], 2)
+	})
+	for i := range again {
+		if again[i] != nil && !allServing(again[i]) {
+			out[i], looked[i] = again[i], true
+		}
+	}
 	return out
 }
 
-// enough returns how many samples make a window.
-func (j job) enough(t target) int {
-	n := j.probe.Samples
-	if t.URL.Mail() {
-		n = min(n, verify.MailSamples)
-	}
-	return n
+// lookAgain is how old a proof may be when the story ends on it.
+const lookAgain = 10 * time.Second
+
+func allServing(vs []verify.Verdict) bool {
+	return !slices.ContainsFunc(vs, func(v verify.Verdict) bool { return !v.CountsAsServing() })
 }
 
 // window says how to poll: fast for a while after a change, then ever slower.
@@ -250,12 +268,13 @@ func lineage(v verify.Verdict, history []verify.Fingerprint) bool {
 	if len(v.Served) == 0 {
 		return false
 	}
-	return v.Matching > 0 || v.Has(verify.Stale) || v.Has(verify.Ahead) || slices.Contains(history, verify.FingerprintOf(v.Served[0]))
+	return v.Matching > v.Siblings || v.Has(verify.Stale) || v.Has(verify.Ahead) || slices.Contains(history, verify.FingerprintOf(v.Served[0]))
 }
 
 func (j job) finding(t target, v verify.Verdict, chain []*x509.Certificate) Finding {
 	f := Finding{
-		Verdict: WireVerdict(j.name, t.Server, v), Serving: v.CountsAsServing(), Required: t.Required, Default: t.byDefault, Unheard: v.Unheard,
+		Verdict: WireVerdict(j.name, t.Server, v), Serving: v.CountsAsServing(), Required: t.Required, Default: t.byDefault, Unheard: v.Unheard || v.ResolverDown,
+		Sibling: v.Siblings > 0 && v.Siblings == v.Samples,
 		Lineage: lineage(v, j.history), Since: v.Since,
 	}
 	if t.Text != "" {
@@ -263,6 +282,11 @@ func (j job) finding(t target, v verify.Verdict, chain []*x509.Certificate) Find
 	}
 	if len(v.Served) > 0 {
 		f.ServedKeyType = keyType(v.Served[0])
+		f.Lost = missing(j.leaf.Names, f.Served.Names)
+		f.Lost = f.Lost[:min(len(f.Lost), maxNames)]
+		if n := len(f.Served.Names); n > maxNames {
+			f.Served.Names, f.Served.NamesOmitted = f.Served.Names[:maxNames], n-maxNames
+		}
 	}
 	if t.File != "" && !f.Serving && len(chain) > 0 {
 		pair, fault := watch.Load(t.File, "")
@@ -271,9 +295,16 @@ func (j job) finding(t target, v verify.Verdict, chain []*x509.Certificate) Find
 	return f
 }
 
+// localTime bounds how long loopback is asked.
+const localTime = 10 * time.Second
+
 // elsewhere finds out, for addresses that a reload might cure, whether loopback
 // already serves the leaf: then something else answers at that address.
-func (k *Keeper) elsewhere(ctx context.Context, j job, vts []verify.Target, verdicts [][]verify.Verdict, findings []Finding) {
+func (k *Keeper) elsewhere(ctx context.Context, vts []verify.Target, verdicts [][]verify.Verdict, findings []Finding) {
+	ctx, cancel := context.WithTimeout(ctx, localTime)
+	defer cancel()
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	n := 0
 	for i, vs := range verdicts {
 		for _, v := range vs {
@@ -285,14 +316,16 @@ func (k *Keeper) elsewhere(ctx context.Context, j job, vts []verify.Target, verd
 			if !v.Has(verify.Stale) && !v.Has(verify.Mixed) && !v.Has(verify.ChainIncomplete) && !v.Has(verify.WrongName) {
 				continue
 			}
-			for _, loop := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()} {
-				local := vts[i]
-				local.Endpoint = local.Endpoint.At(netip.AddrPortFrom(loop, v.Address.Port()))
-				got := k.o.Prober.Check(ctx, local, 2)
-				if len(got) == 1 && got[0].CountsAsServing() {
-					f.Local = true
+			wg.Go(func() {
+				for _, loop := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()} {
+					local := vts[i]
+					local.Endpoint = local.Endpoint.At(netip.AddrPortFrom(loop, v.Address.Port()))
+					got := k.o.Prober.Check(ctx, local, 2)
+					if len(got) == 1 && got[0].CountsAsServing() {
+						f.Local = true
+					}
 				}
-			}
+			})
 		}
 	}
 }
@@ -318,6 +351,9 @@ func (k *Keeper) facts(conf *Certificate, pair *watch.Pair, fault *watch.Fault) 
 	}
 	return f
 }
+
+// maxNames bounds the names that are kept of what one address serves.
+const maxNames = 32
 
 // selfSigned reports whether a certificate names itself as its issuer.
 func selfSigned(c *x509.Certificate) bool {

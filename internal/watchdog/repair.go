@@ -62,8 +62,8 @@ func (k *step) needs() []need {
 			i = len(out) - 1
 		}
 		n := &out[i]
-		if ahead && !stale {
-			n.ahead = true
+		n.ahead = n.ahead || ahead
+		if !stale && !once {
 			continue
 		}
 		n.stale = n.stale || stale
@@ -106,7 +106,7 @@ func (k *step) due(n need) (at time.Time, ok bool) {
 // nextRepair returns when a reload must be decided on next; zero: none is left.
 func (k *step) nextRepair() time.Time {
 	var next time.Time
-	if !k.p.Repair || k.s.Story == nil || !k.s.Story.GraceOver {
+	if !k.repairs() {
 		return next
 	}
 	for _, n := range k.needs() {
@@ -139,16 +139,29 @@ func (k *step) comingReload() time.Time {
 	return k.nextRepair()
 }
 
+// repairs reports whether reloads may be asked for at all just now.
+func (k *step) repairs() bool {
+	t := k.s.Story
+	switch {
+	case !k.p.Repair || t == nil:
+		return false
+	case k.s.Standing == Open:
+		return t.GraceOver
+	}
+	return k.s.Standing == Failed || k.s.Standing == Lost || k.s.Standing == Unverified
+}
+
 // repair asks for the reloads that are due and may be made.
 func (k *step) repair(facts *Facts) {
 	s, t := k.s, k.s.Story
-	if !k.p.Repair || t == nil || !t.GraceOver || s.Standing == Reverted {
+	if !k.repairs() {
 		return
 	}
 	for _, n := range k.needs() {
 		if n.ahead {
 			k.held(n.server, CauseOlder, "a newer certificate than the one on disk is served; a reload would put the older one live",
 				"find where the newer certificate comes from and why it is not on disk", time.Time{})
+			continue
 		}
 		if len(n.bad) == 0 {
 			continue
@@ -167,9 +180,10 @@ func (k *step) repair(facts *Facts) {
 		if facts == nil || facts.SHA256 != s.Disk.Leaf.SHA256 || facts.Pair != "" {
 			// Something is being written, or the files are at fault. A fault
 			// that lasts is known from the watcher; what is short is waited for.
-			if s.Fault != nil {
+			switch {
+			case s.Fault != nil:
 				k.held(n.server, CausePair, s.Fault.Sentence, s.Fault.Hint, time.Time{})
-			} else if facts != nil && facts.SHA256 == s.Disk.Leaf.SHA256 {
+			case facts != nil && facts.SHA256 == s.Disk.Leaf.SHA256:
 				k.held(n.server, CausePair, facts.Pair, "name the key in the configuration, or make it readable", time.Time{})
 			}
 			continue
@@ -186,12 +200,10 @@ func (k *step) repair(facts *Facts) {
 		case 2:
 			step = reload.Last
 		}
-		if !n.stale {
-			r.Once = true
-		}
 		s.Events++ // also makes the id of a repeated attempt new
 		id := fmt.Sprintf("%s/%s/%s/%d/%d", k.p.Name, t.RenewalID, n.server, r.Attempts+1, s.Events)
-		r.Pending = &Attempt{ID: id, Step: string(step), At: k.now}
+		r.Pending = &Attempt{ID: id, Step: string(step), At: k.now, Once: !n.stale}
+		delete(t.Holding, n.server)
 		k.cmds = append(k.cmds, Reload{ID: id, Server: n.server, Step: string(step), RenewalID: t.RenewalID, Attempt: r.Attempts + 1})
 	}
 }
@@ -232,8 +244,8 @@ func (k *step) preflight(n need) (cause, detail, hint string) {
 		if verify.MarginLeft(&x509.Certificate{NotBefore: d.NotBefore, NotAfter: d.NotAfter}, k.now) <= 0.3 {
 			return CauseOlder, fmt.Sprintf("the certificate on disk itself ends soon, at %s", stamp(d.NotAfter)), "renew it"
 		}
-		if lost := missing(d.Names, v.Names); len(lost) > 0 {
-			return CauseNames, "the certificate on disk lacks names that the one served covers: " + enumerate(lost, 5),
+		if len(f.Lost) > 0 {
+			return CauseNames, "the certificate on disk lacks names that the one served covers: " + enumerate(f.Lost, 5),
 				"if the names were dropped on purpose, reload the server by hand"
 		}
 		if f.ServedKeyType != "" && d.KeyType != "" && f.ServedKeyType != d.KeyType {
@@ -247,6 +259,10 @@ func (k *step) preflight(n need) (cause, detail, hint string) {
 // held says once a renewal, server and cause that a reload is held back.
 func (k *step) held(server, cause, detail, hint string, opens time.Time) {
 	t := k.s.Story
+	if t.Holding == nil {
+		t.Holding = map[string]string{}
+	}
+	t.Holding[server] = cause
 	key := server + " " + cause
 	if _, said := t.Held[key]; said {
 		return

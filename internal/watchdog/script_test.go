@@ -30,8 +30,10 @@ var update = flag.Bool("update", false, "rewrite the expected output of testdata
 //	round WHERE:CODE[=LEAF][,server=S][,local][,copy][,default][,optional] ...
 //	                           answers the probe that runs; "down" is refused
 //	facts LEAF [pair=...]      what the files are from now on when a round ends
-//	reload ok|fail|interrupted|held=CAUSE [SERVER]   answers the reload that was asked for
+//	reload ok|fail|interrupted|dropped|held=CAUSE [SERVER]   answers the reload that was asked for
+//	running                    the reload that was asked for has begun: it cannot be dropped
 //	wait DUR                   time passes
+//	clock DUR                  somebody turns the clock, forwards or (-DUR) backwards
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/step/*.txt")
 	if err != nil || len(files) == 0 {
@@ -58,15 +60,16 @@ func TestScripts(t *testing.T) {
 }
 
 type script struct {
-	t      *testing.T
-	start  time.Time
-	now    time.Time
-	policy Policy
-	state  State
-	leaves map[string]notify.Certificate
-	facts  *Facts
-	asked  map[string]Reload
-	out    strings.Builder
+	t       *testing.T
+	start   time.Time
+	now     time.Time
+	policy  Policy
+	state   State
+	leaves  map[string]notify.Certificate
+	facts   *Facts
+	asked   map[string]Reload
+	running bool // the reload that was asked for runs: it cannot be dropped any more
+	out     strings.Builder
 }
 
 func newScript(t *testing.T) *script {
@@ -162,7 +165,10 @@ func (s *script) run(f []string) {
 		s.facts = &facts
 		s.step(Input{Seen: &Seen{Leaf: l, Since: s.now.Add(-2 * time.Second), Facts: facts}})
 	case "facts":
-		s.facts = &Facts{SHA256: s.leaf(f[1]).SHA256, Pair: args["pair"], Chain: ChainState(args["chain"])}
+		s.facts = &Facts{SHA256: s.leaf(f[1]).SHA256, Chain: ChainState(args["chain"])}
+		if args["pair"] != "" {
+			s.facts = &Facts{Pair: args["pair"]} // they could not be read as a pair
+		}
 	case "fault":
 		_, missing := args["missing"]
 		s.step(Input{Fault: &Fault{Code: f[1], Sentence: "the files are " + f[1], Missing: missing}})
@@ -178,7 +184,6 @@ func (s *script) run(f []string) {
 			s.t.Fatal(err)
 		}
 		s.state = back
-		s.asked = map[string]Reload{}
 		s.step(Input{Boot: true})
 	case "gap":
 		s.step(Input{Gap: true})
@@ -201,12 +206,13 @@ func (s *script) run(f []string) {
 			server = f[2]
 		}
 		asked, ok := s.asked[server]
-		if !ok && f[1] != "interrupted" {
+		if !ok {
 			s.t.Fatalf("no reload of %s was asked for", server)
 		}
 		delete(s.asked, server)
 		zero, three := 0, 3
-		rep := ReloadReport{ID: asked.ID, Server: server, Run: "run-" + asked.Step, Reload: notify.Reload{Server: server, How: "command", ExitCode: &zero}}
+		s.running = false
+		rep := ReloadReport{ID: asked.ID, Server: server, RenewalID: asked.RenewalID, Run: "run-" + asked.Step, Reload: notify.Reload{Server: server, How: "command", ExitCode: &zero}}
 		switch kind, v, _ := strings.Cut(f[1], "="); kind {
 		case "ok":
 			rep.OK = true
@@ -214,10 +220,16 @@ func (s *script) run(f []string) {
 			rep.Reload.ExitCode = &three
 		case "interrupted":
 			rep.Interrupted, rep.Reload.ExitCode = true, nil
+		case "dropped":
+			rep.Dropped = true
 		case "held":
 			rep.Held, rep.OpensAt = v, s.now.Add(time.Hour)
 		}
 		s.step(Input{Reload: &rep})
+	case "running":
+		s.running = true
+	case "clock":
+		s.now = s.now.Add(dur(f[1]))
 	case "wait":
 		end := s.now.Add(dur(f[1]))
 		for {
@@ -276,6 +288,7 @@ func (s *script) finding(a string) Finding {
 		l := s.leaf(leaf)
 		f.Served = &notify.Served{SHA256: l.SHA256, Names: l.Names, NotBefore: l.NotBefore, NotAfter: l.NotAfter}
 		f.ServedKeyType = l.KeyType
+		f.Lost = missing(s.state.Disk.Leaf.Names, l.Names)
 		f.Lineage = !has(f, verify.Foreign)
 		if l.SHA256 == s.state.Disk.Leaf.SHA256 {
 			f.Matching = 12
@@ -292,6 +305,8 @@ func (s *script) finding(a string) Finding {
 			f.CopyStale = true
 		case "default":
 			f.Default = true
+		case "sibling":
+			f.Serving, f.Sibling = false, true
 		case "optional":
 			f.Required = false
 		}
@@ -326,6 +341,9 @@ func (s *script) step(in Input) {
 			s.asked[c.Server] = c
 			s.line("reload %s: %s", c.Server, c.Step)
 		case Drop:
+			if s.running {
+				break
+			}
 			delete(s.asked, c.Server)
 			s.line("drop the reload of %s", c.Server)
 		case Proved:

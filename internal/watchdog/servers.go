@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -24,7 +25,7 @@ type server struct {
 }
 
 // letFinish is how long a reload may take to end after the daemon was told to.
-const letFinish = 6 * time.Second
+const letFinish = 5 * time.Second
 
 // runDone is the end of one reload.
 type runDone struct {
@@ -83,22 +84,68 @@ func (k *Keeper) configureServers(confs map[string]reload.Server) {
 }
 
 // resumeServers takes up what a kill cut off: nothing that waited is run, and
-// what ran is told to its certificates, which probe first.
+// what ran stays in the history as interrupted.
 func (k *Keeper) resumeServers() {
 	for _, name := range sortedKeys(k.servers) {
 		s := k.servers[name]
-		queue, cut := s.queue.Interrupted(time.Now())
+		queue, _ := s.queue.Interrupted(time.Now())
 		for _, r := range queue.Waiting {
 			queue = queue.Drop(r.Certificate)
 		}
-		for _, r := range cut {
-			if c := k.certs[r.Certificate]; c != nil && c.state.Story != nil && c.state.Story.RenewalID == r.RenewalID {
-				k.apply(c, Input{Reload: &ReloadReport{ID: r.ID, Server: name, Interrupted: true, Reload: notify.Reload{Server: name, How: how(s.conf, r.Step)}}})
+		k.putServer(s, queue)
+	}
+}
+
+// putServer keeps a queue, and writes it again later when that fails.
+func (k *Keeper) putServer(s *server, queue reload.State) {
+	if err := k.writeServer(s, queue); err != nil {
+		s.queue = queue
+		k.agent.raise("state", "the state directory cannot be written: "+err.Error(), "is the disk full?")
+		k.later(func() { k.putServer(s, s.queue) })
+	}
+}
+
+// resumeReloads tells a certificate what became of the reloads it had asked for
+// before the daemon ended.
+func (k *Keeper) resumeReloads(c *cert) {
+	if c.state.Story == nil {
+		return
+	}
+	for _, name := range sortedKeys(c.state.Story.Servers) {
+		p := c.state.Story.Servers[name].Pending
+		if p == nil {
+			continue
+		}
+		report := ReloadReport{ID: p.ID, Server: name, Dropped: true, RenewalID: c.state.Story.RenewalID}
+		if s := k.servers[name]; s != nil {
+			if run, _, known := s.queue.Find(p.ID); known && run.ID != 0 {
+				report.Dropped = false
+				report.Run = strconv.FormatUint(run.ID, 10)
+				report.Interrupted, report.OK, report.Shared = run.Interrupted, run.OK, len(run.Requests)
+				report.Reload = notify.Reload{Server: name, How: how(s.conf, run.Step)}
+				if !run.OK && !run.Interrupted {
+					report.Detail = "the reload failed; renewatch was stopped before it could tell how"
+				}
 			}
 		}
-		if err := k.writeServer(s, queue); err != nil {
-			k.agent.raise("state", "the state directory cannot be written: "+err.Error(), "is the disk full?")
+		k.apply(c, Input{Reload: &report})
+	}
+}
+
+// reloading reports whether a reload for a certificate runs just now.
+func (k *Keeper) reloading(certificate string) bool {
+	for _, s := range k.servers {
+		if run := s.queue.Running; run != nil && slices.ContainsFunc(run.Requests, func(r reload.Request) bool { return r.Certificate == certificate }) {
+			return true
 		}
+	}
+	return false
+}
+
+// withdraw takes the requests of a certificate out of every queue.
+func (k *Keeper) withdraw(certificate string) {
+	for _, s := range k.servers {
+		s.queue = s.queue.Drop(certificate)
 	}
 }
 
@@ -159,9 +206,7 @@ func (k *Keeper) proveReload(cmd Proved) {
 	if s == nil || err != nil {
 		return
 	}
-	if err := k.writeServer(s, s.queue.Proved(run)); err != nil {
-		k.later(func() { k.proveReload(cmd) })
-	}
+	k.putServer(s, s.queue.Proved(run))
 }
 
 // serversDue returns when a queue must be looked at; zero: never by itself.
@@ -237,9 +282,15 @@ type guard struct {
 func (k *Keeper) startReload(s *server, batch reload.Batch) {
 	var guards []guard
 	for _, r := range batch.Requests {
+		// Who has left the configuration has withdrawn its requests, see configure.
 		if c := k.certs[r.Certificate]; c != nil && c.state.Disk != nil {
 			guards = append(guards, guard{r, c.conf, c.path, c.state.Disk.Leaf.SHA256})
 		}
+	}
+	if len(guards) < len(batch.Requests) {
+		k.log.Error().Str("server", s.name).Msg("a reload was asked for by a certificate that is not watched; it is not made")
+		k.putServer(s, s.queue.Abandoned(batch.Run))
+		return
 	}
 	conf, name := s.conf, s.name
 	// A reload under way when the daemon is told to stop is let finish.
@@ -291,17 +342,14 @@ func (k *Keeper) runDone(r runDone) {
 	if len(r.held) > 0 {
 		queue = s.queue.Abandoned(r.batch.Run) // nothing was run
 	}
-	if err := k.writeServer(s, queue); err != nil {
-		s.queue = queue
-		k.later(func() { _ = k.writeServer(s, s.queue) })
-	}
+	k.putServer(s, queue)
 	s.next = time.Now()
 	for _, req := range r.batch.Requests {
 		c := k.certs[req.Certificate]
 		if c == nil {
 			continue
 		}
-		report := ReloadReport{ID: req.ID, Server: r.server, Run: strconv.FormatUint(r.batch.Run, 10), Shared: len(r.batch.Requests)}
+		report := ReloadReport{ID: req.ID, Server: r.server, Run: strconv.FormatUint(r.batch.Run, 10), Shared: len(r.batch.Requests), RenewalID: req.RenewalID}
 		if len(r.held) > 0 {
 			h, mine := r.held[req.ID]
 			if !mine {
@@ -319,5 +367,12 @@ func (k *Keeper) runDone(r runDone) {
 			report.Reload = notify.Reload{Server: r.server, How: r.result.How, ExitCode: r.result.ExitCode, Output: r.result.Output, TookMS: &took}
 		}
 		k.apply(c, Input{Reload: &report})
+	}
+	for _, req := range r.batch.Requests {
+		if c := k.certs[req.Certificate]; c != nil && c.held != nil && !k.reloading(req.Certificate) {
+			round := *c.held
+			c.held = nil
+			k.roundDone(round) // Step passes over it where a newer probe runs
+		}
 	}
 }

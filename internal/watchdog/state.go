@@ -74,6 +74,8 @@ type State struct {
 	// NextProbe is when the next probe starts by itself; zero: now, when a story
 	// is open.
 	NextProbe time.Time `json:"next_probe,omitzero"`
+	// Suspect: the last round could not resolve a name; one more must say so.
+	Suspect bool `json:"suspect,omitempty"`
 	// Rechecks is how many of the rechecks after deploy.verified were made.
 	Rechecks int `json:"rechecks,omitempty"`
 	// Checked is when the last round ended.
@@ -143,8 +145,10 @@ type Story struct {
 	Fast    time.Time          `json:"fast,omitzero"`
 	Servers map[string]*Repair `json:"servers,omitempty"`
 	Held    map[string]string  `json:"held,omitempty"` // server + cause said by reload.held, and its hint
-	Ended   notify.Kind        `json:"ended,omitempty"`
-	EndedAt time.Time          `json:"ended_at,omitzero"`
+	// Holding is the cause that holds each server back just now.
+	Holding map[string]string `json:"holding,omitempty"`
+	Ended   notify.Kind       `json:"ended,omitempty"`
+	EndedAt time.Time         `json:"ended_at,omitzero"`
 }
 
 // Repair is what was done to one server for one renewal.
@@ -168,6 +172,7 @@ type Attempt struct {
 	ID   string    `json:"id"`
 	Step string    `json:"step"`
 	At   time.Time `json:"at"`
+	Once bool      `json:"once,omitempty"` // it is the one for a fault other than stale
 }
 
 // Fault is what is wrong with the files.
@@ -194,6 +199,10 @@ type Finding struct {
 	Local bool `json:"local,omitempty"`
 	// CopyStale: the copy that this consumer loads is not the leaf on disk.
 	CopyStale bool `json:"copy_stale,omitempty"`
+	// Sibling: the leaf of another watched lineage for the same name is served.
+	Sibling bool `json:"sibling,omitempty"`
+	// Lost are names that the served leaf covers and the leaf on disk does not.
+	Lost []string `json:"lost,omitempty"`
 	// Unheard: the probe ended before this address answered at all.
 	Unheard bool `json:"unheard,omitempty"`
 	// ServedKeyType is the key type of the leaf that was served.
@@ -234,6 +243,7 @@ func (s State) clone() State {
 	if s.Story != nil {
 		t := *s.Story
 		t.Held = maps.Clone(t.Held)
+		t.Holding = maps.Clone(t.Holding)
 		if t.Servers != nil {
 			t.Servers = make(map[string]*Repair, len(s.Story.Servers))
 			for k, v := range s.Story.Servers {

@@ -17,12 +17,13 @@ const (
 	reloadPause  = 10 * time.Second // a reload gets at least this long before the next way is tried
 	heldLook     = 30 * time.Second // a held reload is decided anew after this
 	openLook     = time.Minute      // an open story is decided on at least this often after its grace
+	suspectLook  = 30 * time.Second // a name that could not be resolved is looked up again after this
 	unheardLook  = 15 * time.Second // and sooner while an address was not heard at all
 	leastProbe   = time.Second      // every probe has this long to hear something
 	impairedLook = time.Minute      // an untrustworthy verifier is asked again after this
 	afterTrouble = time.Minute      // how often a failed deployment is looked at in its first hour
 	lateTrouble  = 5 * time.Minute  // and later
-	stuckProbe   = 3 * time.Minute  // a probe that is this late is asked for again
+	stuckProbe   = 30 * time.Minute // a probe that is this late is asked for again; the shell answers every one
 	maxAttempts  = 3                // reloads of one server for one renewal
 )
 
@@ -102,10 +103,27 @@ func (p *Probe) late() time.Time {
 func (k *step) boot() {
 	s := k.s
 	s.Fresh, s.Probe, s.NextProbe = false, nil, k.now
-	if s.Story != nil {
-		for _, r := range s.Story.Servers {
-			r.Pending = nil
+	// Times that a wrong clock wrote must not hold the story up for ever. What
+	// became of a reload that was asked for, the shell tells.
+	t := s.Story
+	if t == nil {
+		return
+	}
+	latest := func(at *time.Time, d time.Duration) {
+		if limit := k.now.Add(d); at.After(limit) {
+			*at = limit
 		}
+	}
+	latest(&t.GraceEnd, k.p.Grace)
+	latest(&t.Deadline, k.p.Deadline)
+	latest(&t.Since, 0)
+	latest(&t.EndedAt, 0)
+	latest(&t.Fast, 0)
+	for _, r := range t.Servers {
+		latest(&r.Finished, 0)
+		latest(&r.LastHeld, 0)
+		latest(&r.Base, 0)
+		latest(&r.LimitUntil, 24*time.Hour)
 	}
 }
 
@@ -136,6 +154,9 @@ func (k *step) seen(in *Seen) {
 		s.Disk = disk
 		if s.Standing == Removed {
 			s.Standing = Unverified
+			if s.Story != nil && s.Story.Leaf.SHA256 != in.Leaf.SHA256 {
+				s.Standing = Reverted // as it was before it was removed
+			}
 			changed = true
 		}
 		if changed && s.Standing != Verified && s.Standing != Reverted {
@@ -221,6 +242,21 @@ func (k *step) removed() {
 	if s.Standing == Removed {
 		return
 	}
+	if s.Disk == nil { // it was never sound: there is no story to end
+		said := s.Fault != nil && s.Fault.Said
+		path := ""
+		if s.Fault != nil {
+			path = s.Fault.Path
+		}
+		s.Fault = nil
+		if said {
+			k.say(notify.FileRemoved, notify.Info, func(d *notify.Data) {
+				d.Certificate = &notify.Certificate{Name: k.p.Name, Path: path}
+				d.Detail = "the certificate was deleted; it is no longer watched"
+			})
+		}
+		return
+	}
 	k.dropPending()
 	if t := s.Story; !t.ended() {
 		k.end(notify.DeployUnverified, notify.Warning, func(d *notify.Data) {
@@ -266,7 +302,13 @@ func (k *step) round(in *Round) {
 		}
 	case Verified:
 		if !impaired {
-			if bad := k.lost(); bad != nil {
+			bad := k.lost()
+			if unresolved(bad) && !s.Suspect {
+				s.Suspect = true
+				break
+			}
+			s.Suspect = false
+			if bad != nil {
 				k.sayLost(bad)
 				k.repair(in.Facts)
 			} else if pr.Purpose == Recheck {
@@ -278,13 +320,15 @@ func (k *step) round(in *Round) {
 		case served && pr.Purpose == Confirm:
 			k.recovered()
 		case served:
-			k.ask(Confirm, k.now.Add(time.Minute))
+			k.ask(Confirm, k.now.Add(k.proofTime()))
 		case !impaired:
 			k.repair(in.Facts)
 		}
 	case Unverified:
 		switch {
 		case served:
+			k.dropPending()
+			k.proved()
 			s.Standing = Verified
 			s.Rechecks = len(k.p.Recheck)
 		case !impaired:
@@ -328,7 +372,7 @@ func (k *step) roundOpen(served, impaired, wasFresh bool, facts *Facts) {
 	}
 	if !k.now.Before(t.Deadline) {
 		if k.nearly() && !t.Extended {
-			t.Extended, t.Deadline = true, k.now.Add(time.Minute)
+			t.Extended, t.Deadline = true, k.now.Add(k.proofTime())
 			return
 		}
 		k.failed()
@@ -355,61 +399,60 @@ func (k *step) nearly() bool {
 // reloaded takes in how a reload ended.
 func (k *step) reloaded(in *ReloadReport) {
 	s, t := k.s, k.s.Story
-	if t == nil || t.Servers[in.Server] == nil {
+	if t == nil {
 		return
 	}
 	r := t.Servers[in.Server]
-	mine := r.Pending != nil && r.Pending.ID == in.ID
-	if in.Interrupted {
-		r.Pending = nil
-		if r.Interrupted {
-			r.Attempts++
+	mine := r != nil && r.Pending != nil && r.Pending.ID == in.ID
+	if in.Held != "" || in.Dropped {
+		if mine {
+			k.notRun(r, in)
 		}
-		r.Interrupted = true
-		r.Finished = k.now
+		return
+	}
+	if in.Interrupted && !mine {
+		return
+	}
+	about := func(d *notify.Data) {
+		d.Reload, d.Detail, d.Hint = &in.Reload, in.Detail, in.Hint
+		if in.RenewalID != "" && in.RenewalID != t.RenewalID {
+			// It was asked for by the story before, which is over.
+			d.RenewalID = in.RenewalID
+			if t.Previous != nil {
+				d.Certificate = t.Previous
+			}
+		}
+	}
+	switch {
+	case in.Interrupted:
 		k.say(notify.ReloadFailed, notify.Warning, func(d *notify.Data) {
-			d.Reload = &in.Reload
+			about(d)
 			d.Detail = "renewatch was stopped while this reload ran; how it ended is unknown, so the endpoints are probed first"
 		})
-		return
-	}
-	if in.Held != "" {
-		if !mine {
-			return
-		}
-		r.Pending = nil
-		if in.Held == CauseLimit {
-			r.LimitUntil = in.OpensAt
-		}
-		r.LastHeld = k.now
-		// A pair that is at fault only for the moment of a swap is no story: the
-		// watcher tells one that lasts, and then it is held by that.
-		if in.Held == CauseLimit || in.Held == CauseOtherPair || in.Held == CausePair && s.Fault != nil {
-			k.held(in.Server, in.Held, in.Detail, in.Hint, in.OpensAt)
-		}
-		k.again()
-		return
-	}
-	if in.OK {
+	case in.OK:
 		k.say(notify.ReloadDone, notify.Info, func(d *notify.Data) {
-			d.Reload, d.Detail = &in.Reload, orSentence(in.Detail, "the server was told to reload; whether it did is probed now")
+			about(d)
+			d.Detail = orSentence(in.Detail, "the server was told to reload; whether it did is probed now")
 			if in.Shared > 1 {
 				d.Detail += fmt.Sprintf(" (one reload for %d certificates)", in.Shared)
 			}
 			d.Next = &notify.Next{Action: "probe", At: k.now}
 		})
-	} else {
-		k.say(notify.ReloadFailed, notify.Error, func(d *notify.Data) {
-			d.Reload, d.Detail, d.Hint = &in.Reload, in.Detail, in.Hint
-		})
+	default:
+		k.say(notify.ReloadFailed, notify.Error, about)
 	}
 	if !mine {
-		return // asked for by a story that is over
+		return
 	}
+	r.Once = r.Once || r.Pending.Once
 	r.Pending = nil
-	r.Attempts++
+	// The first one that a kill cut off does not count: it may never have begun.
+	if !in.Interrupted || r.Interrupted {
+		r.Attempts++
+	}
+	r.Interrupted = r.Interrupted || in.Interrupted
 	r.Finished = k.now
-	if in.Run != "" && in.OK {
+	if in.Run != "" {
 		r.Runs = append(r.Runs, in.Run)
 	}
 	t.Fast = k.now
@@ -417,9 +460,31 @@ func (k *step) reloaded(in *ReloadReport) {
 	case Open:
 		k.again()
 	case Failed, Lost, Unverified:
-		k.ask(Confirm, k.now.Add(time.Minute))
+		k.ask(Confirm, k.now.Add(k.proofTime()))
 	}
 }
+
+// notRun takes in that a reload was held back right before it, or forgotten.
+func (k *step) notRun(r *Repair, in *ReloadReport) {
+	r.Pending = nil
+	if in.Dropped {
+		k.again()
+		return
+	}
+	if in.Held == CauseLimit {
+		r.LimitUntil = in.OpensAt
+	}
+	r.LastHeld = k.now
+	// A pair that is at fault only for the moment of a swap is no story: the
+	// watcher tells one that lasts, and then it is held by that.
+	if in.Held == CauseLimit || in.Held == CauseOtherPair || in.Held == CausePair && k.s.Fault != nil {
+		k.held(in.Server, in.Held, in.Detail, in.Hint, in.OpensAt)
+	}
+	k.again()
+}
+
+// proofTime is how long a probe needs at most to prove what is served.
+func (k *step) proofTime() time.Duration { return max(openLook, 2*k.p.Spread+reloadPause) }
 
 // again makes the next probe start at once.
 func (k *step) again() {
@@ -471,6 +536,7 @@ func (k *step) tick() {
 	}
 	if !k.p.Watched {
 		if !s.Story.ended() {
+			k.dropPending()
 			k.end(notify.DeployUnverified, notify.Info, func(d *notify.Data) {
 				d.Detail = "no endpoint is configured: only the files are watched"
 				if s.Story.Baseline {
@@ -480,6 +546,7 @@ func (k *step) tick() {
 			s.Standing = Unverified
 		}
 		s.Probe, s.NextProbe = nil, time.Time{}
+		k.cmds = slices.DeleteFunc(k.cmds, func(c Command) bool { _, is := c.(Probe); return is })
 		return
 	}
 	if s.Probe != nil {
@@ -515,7 +582,7 @@ func (k *step) decision() time.Time {
 	if due := k.nextRepair(); !due.IsZero() && due.Before(at) {
 		at = due
 	}
-	look := openLook
+	look := k.proofTime()
 	if slices.ContainsFunc(k.s.Findings, func(f Finding) bool { return f.Unheard }) {
 		look = unheardLook
 	}
@@ -536,6 +603,9 @@ func (k *step) routine(impaired bool) time.Time {
 	}
 	jittered := time.Duration(float64(k.p.Every) * (0.9 + 0.2*k.draw))
 	every := k.now.Add(jittered)
+	if s.Suspect {
+		return k.now.Add(min(suspectLook, jittered))
+	}
 	if impaired {
 		return k.now.Add(min(impairedLook, k.p.Every))
 	}
@@ -554,7 +624,10 @@ func (k *step) routine(impaired bool) time.Time {
 				return at
 			}
 		}
-	case Failed, Lost:
+	case Failed, Lost, Unverified:
+		if s.Standing == Unverified && len(k.needs()) == 0 {
+			break
+		}
 		wait := afterTrouble
 		if k.now.Sub(t.EndedAt) > time.Hour {
 			wait = lateTrouble

@@ -36,13 +36,44 @@ func (k *Keeper) readState(name string) (State, error) {
 	case err == nil && s.Name != name:
 		err = fmt.Errorf("it tells of %q", s.Name)
 	case err == nil:
-		return s, nil
+		if err = s.sound(); err == nil {
+			return s, nil
+		}
 	}
-	aside := fmt.Sprintf("%s.unreadable-%d", path, time.Now().Unix())
-	if e := os.Rename(path, aside); e != nil && !errors.Is(e, fs.ErrNotExist) {
-		return State{}, e
+	return State{}, errors.Join(err, putAside(path))
+}
+
+// putAside keeps a file that cannot be understood, for a person to look at.
+func putAside(path string) error {
+	err := os.Rename(path, fmt.Sprintf("%s.unreadable-%d", path, time.Now().Unix()))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return State{}, err
+	return err
+}
+
+// sound says what a state from disk lacks that Step relies on.
+func (s *State) sound() error {
+	switch s.Standing {
+	case Unknown:
+	case Open, Verified, Failed, Lost, Unverified, Reverted, Removed:
+		if s.Disk == nil || s.Story == nil {
+			return fmt.Errorf("it is %s without a certificate or a story", s.Standing)
+		}
+	default:
+		return fmt.Errorf("its standing %q is not known", s.Standing)
+	}
+	if s.Rechecks < 0 {
+		return errors.New("it has counted backwards")
+	}
+	if s.Story != nil {
+		for name, r := range s.Story.Servers {
+			if r == nil || r.Attempts < 0 {
+				return fmt.Errorf("what it tells of the server %q cannot be", name)
+			}
+		}
+	}
+	return nil
 }
 
 // checkStates refuses a directory that a newer version wrote.
@@ -107,8 +138,9 @@ func (k *Keeper) write(c *cert, s State) error {
 		return err
 	}
 	c.written = sum
-	if k.agent.has("state") {
-		k.agent.clear("state")
+	k.agent.clear("state")
+	if s.Standing != Unknown {
+		k.agent.clear("state:" + s.Name)
 	}
 	return nil
 }
@@ -129,7 +161,10 @@ func (k *Keeper) resumeGlobs() {
 				continue
 			}
 			c := k.load(conf, s.Name, s.Disk.Leaf.Path)
-			if _, err := os.Lstat(filepath.Dir(s.Disk.Leaf.Path)); errors.Is(err, fs.ErrNotExist) {
+			dir := filepath.Dir(s.Disk.Leaf.Path)
+			_, gone := os.Lstat(dir)
+			_, above := os.Lstat(filepath.Dir(dir))
+			if errors.Is(gone, fs.ErrNotExist) && above == nil { // else it may not be mounted yet
 				k.apply(c, Input{Removed: true})
 			}
 			break

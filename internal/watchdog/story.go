@@ -74,6 +74,8 @@ func (k *step) excluded(f Finding) string {
 		return "not_testable"
 	case f.Code == string(verify.Unverifiable):
 		return "unverifiable"
+	case f.Sibling:
+		return "sibling"
 	case !f.Required:
 		return "not_required"
 	}
@@ -83,17 +85,21 @@ func (k *step) excluded(f Finding) string {
 // allServing reports whether at least one address was tested and every one that
 // counts serves the leaf on disk.
 func (k *step) allServing() bool {
-	counted := 0
+	tested := 0
 	for _, f := range k.s.Findings {
-		if k.excluded(f) != "" {
-			continue
+		switch k.excluded(f) {
+		case "":
+			if !f.Serving {
+				return false
+			}
+			tested++
+		case "not_required":
+			if f.Serving {
+				tested++
+			}
 		}
-		if !f.Serving {
-			return false
-		}
-		counted++
 	}
-	return counted > 0
+	return tested > 0
 }
 
 // lost returns the findings of addresses that no longer serve. A leaf that is
@@ -101,7 +107,7 @@ func (k *step) allServing() bool {
 func (k *step) lost() []Finding {
 	var bad []Finding
 	for _, f := range k.s.Findings {
-		if k.excluded(f) != "" || f.Serving {
+		if k.excluded(f) != "" || f.Serving || f.Unheard {
 			continue
 		}
 		if f.Samples > 0 && f.Matching == f.Samples && onlyDates(f.Faults) {
@@ -110,6 +116,12 @@ func (k *step) lost() []Finding {
 		bad = append(bad, f)
 	}
 	return bad
+}
+
+// unresolved reports whether all that is wrong is that names gave no address:
+// one look-up that fails is no deployment lost.
+func unresolved(bad []Finding) bool {
+	return len(bad) > 0 && !slices.ContainsFunc(bad, func(f Finding) bool { return f.Code != string(verify.Unresolved) })
 }
 
 func onlyDates(faults []string) bool {
@@ -269,9 +281,10 @@ func (k *step) cause() string {
 
 // heldBy returns the hint that was told when a reload was held for cause.
 func (k *step) heldBy(cause string) (hint string, held bool) {
-	for _, key := range sortedKeys(k.s.Story.Held) {
-		if strings.HasSuffix(key, " "+cause) {
-			return k.s.Story.Held[key], true
+	t := k.s.Story
+	for _, server := range sortedKeys(t.Holding) {
+		if t.Holding[server] == cause {
+			return t.Held[server+" "+cause], true
 		}
 	}
 	return "", false

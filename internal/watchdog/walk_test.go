@@ -101,8 +101,19 @@ func (w *world) act() {
 		w.bad = ""
 		w.see()
 	case n == 6:
-		w.asked = map[string]Reload{}
 		w.step(Input{Boot: true})
+		if a, ok := w.asked["nginx"]; ok {
+			delete(w.asked, "nginx")
+			switch w.r.IntN(3) {
+			case 0:
+				w.step(Input{Reload: &ReloadReport{ID: a.ID, Server: "nginx", Dropped: true}})
+			case 1:
+				w.step(Input{Reload: &ReloadReport{ID: a.ID, Server: "nginx", Interrupted: true}})
+			default:
+				w.reloads[a.RenewalID]++
+				w.step(Input{Reload: &ReloadReport{ID: a.ID, Server: "nginx", OK: true, Run: "1"}})
+			}
+		}
 	case n == 7:
 		w.step(Input{Gap: true})
 	case n >= 8 && n < 10 && w.disk >= 0:
