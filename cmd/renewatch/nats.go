@@ -152,7 +152,7 @@ func (d *daemon) mind(ctx context.Context) {
 		}
 		if r := d.journal.TakeReport(); !r.Empty() {
 			d.log.Warn().Interface("report", r).Msg("the journal reports")
-			if r.DroppedStory+r.DroppedAlerts > 0 || r.Vanished || r.Err != nil {
+			if r.DroppedStory+r.DroppedAlerts > 0 || r.Vanished || r.Replaced || r.Err != nil {
 				d.keeper.Raise("journal", journalTrouble(r), "is NATS away for long, or the disk full? see journal.max_size")
 			}
 		} else {
@@ -209,6 +209,8 @@ func journalTrouble(r notify.Report) string {
 	switch {
 	case r.DroppedStory+r.DroppedAlerts > 0:
 		return fmt.Sprintf("the journal reached its size: %d events and %d alerts that were not sent yet were deleted", r.DroppedStory, r.DroppedAlerts)
+	case r.Replaced:
+		return "somebody moved or replaced the journal's file while it was written; it was put back"
 	case r.Vanished:
 		return "somebody deleted the journal's file while it was written"
 	}
