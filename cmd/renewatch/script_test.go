@@ -22,6 +22,7 @@ import (
 
 	"github.com/renewatch/renewatch/internal/certtest"
 	"github.com/renewatch/renewatch/notify"
+	"github.com/renewatch/renewatch/notify/schematest"
 )
 
 var updateScripts = flag.Bool("update", false, "rewrite what the scripts compare with")
@@ -263,6 +264,9 @@ func (s *stage) event(ts *testscript.TestScript, args []string) error {
 	for r, err := range notify.Follow(ctx, filepath.Join(s.dir, "state", "journal"), f) {
 		if err != nil {
 			return err
+		}
+		if err := schematest.Validate(r.Line); err != nil {
+			return fmt.Errorf("%w\n%s", err, r.Line)
 		}
 		got = append(got, string(r.Event.Kind()))
 		if string(r.Event.Kind()) == args[0] {

@@ -1,6 +1,8 @@
 package watchdog
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	"github.com/renewatch/renewatch/notify"
+	"github.com/renewatch/renewatch/notify/schematest"
 	"github.com/renewatch/renewatch/verify"
 )
 
@@ -140,7 +143,8 @@ func (s *script) run(f []string) {
 	case "leaf":
 		life := 90 * 24 * time.Hour
 		from := -time.Hour
-		c := notify.Certificate{SHA256: strings.Repeat(strings.ToLower(f[1]), 64/len(f[1])), Names: []string{"www.example.org"}, KeyType: "ecdsa"}
+		sum := sha256.Sum256([]byte(f[1]))
+		c := notify.Certificate{SHA256: hex.EncodeToString(sum[:]), Serial: "01", Issuer: "CA", Names: []string{"www.example.org"}, KeyType: "ecdsa"}
 		for k, v := range args {
 			switch k {
 			case "from":
@@ -269,6 +273,7 @@ func (s *script) finding(a string) Finding {
 		codes = []string{"refused"}
 	}
 	f := Finding{Required: true}
+	f.Certificate, f.Transport, f.KeyType = "www", "tcp", "ecdsa"
 	f.Endpoint, f.Address, f.Server, f.Code, f.Faults, f.Samples = "https://"+where, where+":443", "nginx", codes[0], codes, 12
 	f.Severity = notify.Error
 	switch codes[0] {
@@ -276,7 +281,7 @@ func (s *script) finding(a string) Finding {
 		f.Serving, f.Faults, f.Matching, f.Severity = true, []string{}, 12, notify.Info
 		f.Since = s.now.Add(-2 * time.Second)
 		if leaf == "" && s.state.Disk != nil {
-			f.Served = &notify.Served{SHA256: s.state.Disk.Leaf.SHA256, Names: s.state.Disk.Leaf.Names, NotBefore: s.state.Disk.Leaf.NotBefore, NotAfter: s.state.Disk.Leaf.NotAfter}
+			f.Served = &notify.Served{SHA256: s.state.Disk.Leaf.SHA256, Serial: "01", Issuer: "CA", Chain: []string{s.state.Disk.Leaf.SHA256}, Names: s.state.Disk.Leaf.Names, NotBefore: s.state.Disk.Leaf.NotBefore, NotAfter: s.state.Disk.Leaf.NotAfter}
 			f.Lineage = true
 		}
 	case "stale", "ahead":
@@ -286,7 +291,7 @@ func (s *script) finding(a string) Finding {
 	}
 	if leaf != "" {
 		l := s.leaf(leaf)
-		f.Served = &notify.Served{SHA256: l.SHA256, Names: l.Names, NotBefore: l.NotBefore, NotAfter: l.NotAfter}
+		f.Served = &notify.Served{SHA256: l.SHA256, Serial: "01", Issuer: "CA", Chain: []string{l.SHA256}, Names: l.Names, NotBefore: l.NotBefore, NotAfter: l.NotAfter}
 		f.ServedKeyType = l.KeyType
 		f.Lost = missing(s.state.Disk.Leaf.Names, l.Names)
 		f.Lineage = !has(f, verify.Foreign)
@@ -326,7 +331,19 @@ func (s *script) step(in Input) {
 		s.t.Fatal("Step is not pure")
 	}
 	for _, d := range next.Outbox {
-		s.line("%s", event(d, s.start))
+		s.line("%s", s.event(d))
+		// Whatever Step says is fit to be told.
+		e, err := notify.Finish(d, "h", "i", 1, s.now)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		line, err := notify.Encode(e)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if err := schematest.Validate(line); err != nil {
+			s.t.Errorf("%s: %v\n%s", d.Kind, err, line)
+		}
 	}
 	next.Outbox = nil
 	for _, c := range cmds {
@@ -357,14 +374,25 @@ func (s *script) line(format string, args ...any) {
 	fmt.Fprintf(&s.out, "    %-6s %s\n", rel(s.now.Sub(s.start)), fmt.Sprintf(format, args...))
 }
 
-func event(d notify.Draft, start time.Time) string {
+// name returns what the script calls a leaf.
+func (s *script) name(sha string) string {
+	for n, l := range s.leaves {
+		if l.SHA256 == sha {
+			return strings.ToLower(n)
+		}
+	}
+	return "?"
+}
+
+func (s *script) event(d notify.Draft) string {
+	start := s.start
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s (%s)", d.Kind, d.Data.Severity)
 	if c := d.Data.Certificate; c != nil && c.SHA256 != "" {
-		fmt.Fprintf(&b, " leaf=%s", c.SHA256[:1])
+		fmt.Fprintf(&b, " leaf=%s", s.name(c.SHA256))
 	}
 	if p := d.Data.Previous; p != nil {
-		fmt.Fprintf(&b, " previous=%s", p.SHA256[:1])
+		fmt.Fprintf(&b, " previous=%s", s.name(p.SHA256))
 	}
 	if d.Data.Cause != "" {
 		b.WriteString(" cause=" + d.Data.Cause)
