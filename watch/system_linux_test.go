@@ -140,9 +140,17 @@ func TestOverflow(t *testing.T) {
 	o.Beat = func() {
 		select {
 		case <-hold:
-			// From here on the loop reads no events.
-			held <- struct{}{}
-			<-held
+			// From here on the loop reads no events, until it is let go or the test
+			// is over.
+			select {
+			case held <- struct{}{}:
+			case <-t.Context().Done():
+				return
+			}
+			select {
+			case <-held:
+			case <-t.Context().Done():
+			}
 		default:
 		}
 	}
