@@ -215,7 +215,7 @@ func (k *Keeper) confirm(outer context.Context, j job, vts []verify.Target, look
 		mu.Lock()
 		defer mu.Unlock()
 		if counts[i] && !slices.ContainsFunc(vs, func(v verify.Verdict) bool {
-			return !v.CountsAsServing() && v.Code != verify.NotTestable && v.Code != verify.Unverifiable
+			return !v.CountsAsServing() && (v.Tested() || v.Unheard)
 		}) {
 			if waiting--; waiting == 0 {
 				cancel()
