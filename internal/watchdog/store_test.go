@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/renewatch/renewatch/internal/certtest"
+	"github.com/renewatch/renewatch/internal/reload"
 	"github.com/renewatch/renewatch/notify"
 	"github.com/renewatch/renewatch/verify"
 	"github.com/renewatch/renewatch/watch"
@@ -212,4 +213,78 @@ func FuzzState(f *testing.F) {
 			now = now.Add(20 * time.Minute)
 		}
 	})
+}
+
+// TestSpreadIsKept: a proof spans the whole spread, also where the grace, and so
+// the first probes, end before.
+func TestSpreadIsKept(t *testing.T) {
+	dir := t.TempDir()
+	ca := certtest.NewCA(certtest.CAOptions{})
+	cert, key := filepath.Join(dir, "www.crt"), filepath.Join(dir, "www.key")
+	if err := certtest.WritePair(cert, key, ca.Issue(certtest.LeafOptions{Names: []string{"www.example.org"}})); err != nil {
+		t.Fatal(err)
+	}
+	srv, err := certtest.NewServer(certtest.ServerOptions{Sites: []certtest.Site{{Load: certtest.FromFiles(cert, key)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer srv.Close()
+	endpoint, err := verify.ParseEndpoint("https://www.example.org:443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	journal, err := notify.OpenJournal(filepath.Join(dir, "journal"), notify.JournalOptions{Host: "h", Instance: "i"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer journal.Close()
+	const spread = 3 * time.Second
+	k, err := New(Options{StateDir: dir, Host: "h", Instance: "i", Journal: journal, Watcher: watch.New(watch.Options{Settle: 50 * time.Millisecond}),
+		Prober: &verify.Prober{}, Log: zerolog.Nop()},
+		Setup{Certificates: []Certificate{{Source: watch.Source{Name: "www", Cert: cert}, Roots: ca.Pool(),
+			Policy:    Policy{Grace: 100 * time.Millisecond, Deadline: time.Minute, Every: time.Hour, Samples: 2, Spread: spread},
+			Endpoints: []Endpoint{{URL: endpoint.At(srv.Addr()), Required: true}}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- k.Run(ctx) }()
+	d := &daemon{t: t, dir: dir}
+	d.until(notify.DeployVerified)
+	took := time.Since(began)
+	stop()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if took < spread {
+		t.Errorf("verified %s after the start, although a proof spans %s", took, spread)
+	}
+}
+
+// TestWithdrawnFromTheConfiguration: a certificate that leaves the configuration
+// takes what it asked for with it.
+func TestWithdrawnFromTheConfiguration(t *testing.T) {
+	dir := t.TempDir()
+	journal, err := notify.OpenJournal(filepath.Join(dir, "journal"), notify.JournalOptions{Host: "h", Instance: "i"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer journal.Close()
+	web := map[string]reload.Server{"web": {Name: "web", Way: reload.Way{Command: []string{"true"}}}}
+	both := Setup{Servers: web, Certificates: []Certificate{{Source: watch.Source{Name: "a", Cert: "/a.pem"}}, {Source: watch.Source{Name: "b", Cert: "/b.pem"}}}}
+	k, err := New(Options{StateDir: dir, Host: "h", Instance: "i", Journal: journal, Log: zerolog.Nop()}, both)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.configure(both)
+	s := k.servers["web"]
+	for _, name := range []string{"a", "b"} {
+		s.queue = s.queue.Add(reload.Request{ID: name, Certificate: name, Step: reload.First})
+	}
+	k.configure(Setup{Servers: web, Certificates: both.Certificates[:1]})
+	if w := s.queue.Waiting; len(w) != 1 || w[0].Certificate != "a" {
+		t.Errorf("waiting: %+v", w)
+	}
 }
