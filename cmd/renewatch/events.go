@@ -73,7 +73,7 @@ func (a *app) events(f notify.Filter, follow bool) error {
 		case errors.Is(err, notify.ErrNoJournal):
 			return failed(exitFailed, "has the daemon run with this state directory? see --state-dir and --config", "there is no journal in %s", dir)
 		case err != nil:
-			return failed(exitFailed, "", "the journal cannot be read: %v", err)
+			return failed(exitFailed, "run it as the user the daemon runs as", "the journal cannot be read: %v", err)
 		}
 		if a.json {
 			_, err = a.stdout.Write(append(r.Line, '\n'))

@@ -26,11 +26,14 @@ func senderOptions(c config.NATS) notify.SenderOptions {
 }
 
 // usesNATS reports whether events go anywhere at all.
-func usesNATS(c config.NATS) bool { return c.Enabled && (len(c.URLs) > 0 || c.UsesEmbedded()) }
+func usesNATS(c config.NATS) bool { return external(c) || c.UsesEmbedded() }
+
+// external reports whether events go to a server that somebody else runs.
+func external(c config.NATS) bool { return c.Enabled && len(c.URLs) > 0 }
 
 // checkNATS finds out at the start what is wrong with the options.
 func checkNATS(cfg *config.Config) error {
-	if !cfg.NATS.Enabled || len(cfg.NATS.URLs) == 0 {
+	if !external(cfg.NATS) {
 		return nil
 	}
 	err := senderOptions(cfg.NATS).Check()
@@ -39,7 +42,7 @@ func checkNATS(cfg *config.Config) error {
 		return failed(exitConfig, bad.Hint(), "%v", bad)
 	}
 	if err != nil {
-		return failed(exitConfig, "", "nats: %v", err)
+		return failed(exitConfig, "see nats: in the configuration", "nats: %v", err)
 	}
 	return nil
 }

@@ -212,7 +212,7 @@ func (d *daemon) serve(ctx context.Context, hup <-chan os.Signal) error {
 		d.log.Error().Err(e).Msg("run.json cannot be removed")
 	}
 	if err != nil {
-		return failed(exitFailed, "", "%v", err)
+		return failed(exitFailed, "the log above says more", "%v", err)
 	}
 	return nil
 }
@@ -355,7 +355,7 @@ func (d *daemon) reconfigure(ctx context.Context) {
 	now := d.cfg
 	cfg.StateDir, cfg.Host, cfg.HTTP, cfg.Log.Format = now.StateDir, now.Host, now.HTTP, now.Log.Format
 	if fmt.Sprint(cfg.NATS) != fmt.Sprint(now.NATS) {
-		if len(cfg.NATS.URLs) > 0 && len(now.NATS.URLs) > 0 && cfg.NATS.Enabled && now.NATS.Enabled {
+		if external(cfg.NATS) && external(now.NATS) {
 			select {
 			case d.natsChanged <- cfg.NATS:
 			case <-ctx.Done():
@@ -400,7 +400,7 @@ func openState(dir string) (lock *os.File, instance string, err error) {
 		return nil, "", failed(exitFailed, "stop the other renewatch, or give this one a state directory of its own", "another renewatch runs with the state directory %s", dir)
 	}
 	if err != nil {
-		return nil, "", failed(exitFailed, "", "the state directory cannot be locked: %v", err)
+		return nil, "", failed(exitFailed, "is the directory ours, and on a file system that knows locks?", "the state directory cannot be locked: %v", err)
 	}
 	defer func() {
 		if err != nil {

@@ -68,7 +68,6 @@ func way(w config.Way) reload.Way {
 // start only.
 func needsRestart(old, now *config.Config) []string {
 	var out []string
-	external := func(n config.NATS) bool { return n.Enabled && len(n.URLs) > 0 }
 	a, b := old.NATS, now.NATS
 	for _, x := range []struct {
 		key  string

@@ -281,9 +281,11 @@ func (j job) finding(t target, v verify.Verdict, chain []*x509.Certificate) Find
 		f.Endpoint = t.Text
 	}
 	if len(v.Served) > 0 {
-		f.ServedKeyType = keyType(v.Served[0])
-		f.Lost = missing(j.leaf.Names, f.Served.Names)
-		f.Lost = f.Lost[:min(len(f.Lost), maxNames)]
+		f.ServedKeyType = verify.KeyType(v.Served[0])
+		if len(chain) > 0 {
+			f.Lost = slices.DeleteFunc(slices.Clone(f.Served.Names), func(n string) bool { return verify.Covers(chain[0], n) })
+			f.Lost = f.Lost[:min(len(f.Lost), maxNames)]
+		}
 		if n := len(f.Served.Names); n > maxNames {
 			f.Served.Names, f.Served.NamesOmitted = f.Served.Names[:maxNames], n-maxNames
 		}

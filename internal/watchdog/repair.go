@@ -4,7 +4,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/renewatch/renewatch/internal/reload"
@@ -294,25 +293,4 @@ func (k *step) dropPending() {
 			r.Pending = nil
 		}
 	}
-}
-
-// missing returns the names of want that have does not cover.
-func missing(have, want []string) []string {
-	var out []string
-	for _, w := range want {
-		if !covers(have, w) {
-			out = append(out, w)
-		}
-	}
-	return out
-}
-
-// covers reports whether one of names covers want; a wildcard covers one label.
-func covers(names []string, want string) bool {
-	want = strings.ToLower(want)
-	_, parent, _ := strings.Cut(want, ".")
-	return slices.ContainsFunc(names, func(n string) bool {
-		n = strings.ToLower(n)
-		return n == want || (parent != "" && n == "*."+parent)
-	})
 }

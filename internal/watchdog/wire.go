@@ -1,9 +1,6 @@
 package watchdog
 
 import (
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -17,7 +14,7 @@ import (
 func Describe(c *x509.Certificate) notify.Certificate {
 	return notify.Certificate{
 		SHA256: fingerprint(c), Serial: serial(c), Names: namesOf(c), Issuer: issuer(c),
-		NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(), KeyType: keyType(c),
+		NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(), KeyType: verify.KeyType(c),
 	}
 }
 
@@ -82,16 +79,4 @@ func issuer(c *x509.Certificate) string {
 		return c.Issuer.CommonName
 	}
 	return c.Issuer.String()
-}
-
-func keyType(c *x509.Certificate) string {
-	switch c.PublicKey.(type) {
-	case *rsa.PublicKey:
-		return "rsa"
-	case *ecdsa.PublicKey:
-		return "ecdsa"
-	case ed25519.PublicKey:
-		return "ed25519"
-	}
-	return ""
 }
