@@ -58,6 +58,16 @@ const (
 	ReloadDone   Kind = "reload.done"
 	ReloadFailed Kind = "reload.failed"
 	ReloadHeld   Kind = "reload.held"
+
+	ExpiryWarning  Kind = "expiry.warning"
+	ExpiryError    Kind = "expiry.error"
+	ExpiryCritical Kind = "expiry.critical"
+
+	// What a person must know: one alert for each host and certificate.
+	AlertWarning  Kind = "alert.warning"
+	AlertError    Kind = "alert.error"
+	AlertCritical Kind = "alert.critical"
+	AlertCleared  Kind = "alert.cleared"
 )
 
 // AgentCertificate is the certificate name the daemon uses when it speaks of
@@ -107,6 +117,7 @@ type Data struct {
 	LagSeconds      *float64     `json:"lag_seconds,omitempty"` // from the new files to the last address serving them
 	Reload          *Reload      `json:"reload,omitempty"`
 	Next            *Next        `json:"next,omitempty"`
+	Alert           *Alert       `json:"alert,omitempty"`
 	RenewalID       string       `json:"renewal_id,omitempty"`
 	Silenced        bool         `json:"silenced,omitempty"`
 }
@@ -162,7 +173,7 @@ type Excluded struct {
 	Endpoint string `json:"endpoint"`
 	Address  string `json:"address,omitempty"`
 	Code     string `json:"code"`
-	Why      string `json:"why"` // not_required, unconfirmed, not_testable
+	Why      string `json:"why"` // not_required, unconfirmed, silenced, sibling, not_testable, unverifiable
 }
 
 // Reload is one reload of one server.
@@ -172,6 +183,13 @@ type Reload struct {
 	ExitCode *int   `json:"exit_code,omitempty"`
 	Output   string `json:"output,omitempty"` // at most 2 KiB, printable
 	TookMS   *int64 `json:"took_ms,omitempty"`
+}
+
+// Alert is the one alert of a host and certificate that an alert.* event is about.
+type Alert struct {
+	ID       string    `json:"id"`                 // stable from the first alert until it is cleared, and for 24 h after
+	Since    time.Time `json:"since"`              // when what it is about was first seen
+	Reminder bool      `json:"reminder,omitempty"` // nothing has changed since it was said before
 }
 
 // Next is what happens next by itself, or that a person is needed.

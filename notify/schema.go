@@ -13,6 +13,8 @@ func Kinds() []Kind {
 		FileBroken, FileRecovered, FileReverted, FileRemoved,
 		DeployVerified, DeployFailed, DeployRecovered, DeployUnverified, DeploySuperseded, DeployLost,
 		ReloadDone, ReloadFailed, ReloadHeld,
+		ExpiryWarning, ExpiryError, ExpiryCritical,
+		AlertWarning, AlertError, AlertCritical, AlertCleared,
 	}
 }
 

@@ -45,6 +45,13 @@ var said = map[Kind]struct {
 	ReloadDone:       {"A server was reloaded; whether it helped is for the verdicts to say.", []string{"reload"}},
 	ReloadFailed:     {"A server's reload, or the test before it, failed.", []string{"reload"}},
 	ReloadHeld:       {"A reload was held back; cause says why.", []string{"cause"}},
+	ExpiryWarning:    {"What is served has under 0.85 of its renewal margin left.", []string{"certificate"}},
+	ExpiryError:      {"What is served has under 0.6 of its renewal margin left.", []string{"certificate"}},
+	ExpiryCritical:   {"What is served has under 0.3 of its renewal margin left, or has expired.", []string{"certificate"}},
+	AlertWarning:     {"A person should know, in office hours.", []string{"alert", "detail"}},
+	AlertError:       {"A person should act soon.", []string{"alert", "detail"}},
+	AlertCritical:    {"A person must act now: nothing automatic is due soon.", []string{"alert", "detail"}},
+	AlertCleared:     {"What alert.critical (or a lower alert) told of is over; a lower level may follow under the same id.", []string{"alert", "detail"}},
 }
 
 const (
@@ -145,7 +152,7 @@ func dataSchema(k Kind) map[string]any {
 	defs := map[string]any{}
 	for _, t := range []reflect.Type{
 		reflect.TypeFor[Certificate](), reflect.TypeFor[Verdict](), reflect.TypeFor[Served](),
-		reflect.TypeFor[Excluded](), reflect.TypeFor[Reload](), reflect.TypeFor[Next](),
+		reflect.TypeFor[Excluded](), reflect.TypeFor[Reload](), reflect.TypeFor[Next](), reflect.TypeFor[Alert](),
 	} {
 		defs[strings.ToLower(t.Name())] = object(t)
 	}

@@ -5,29 +5,34 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
-	"github.com/renewatch/renewatch/internal/durable"
 	"github.com/renewatch/renewatch/notify"
 )
 
 // agent tells of the daemon itself: that it runs, and where it is blind or deaf.
 type agent struct {
-	k    *Keeper
-	path string
-	s    agentState
+	k *Keeper
+	s agentState
 
 	start   time.Time
 	settled bool
 }
+
+// agentFile holds what is remembered of the daemon itself.
+const agentFile = "agent.json"
 
 type agentState struct {
 	Version  int                 `json:"version"`
 	Events   uint64              `json:"events"`
 	Troubles map[string]*Trouble `json:"troubles,omitempty"`
 	Outbox   []notify.Draft      `json:"outbox,omitempty"`
+	// Pairs at fault that a server loads and nobody watches.
+	Pairs  []badPair `json:"pairs,omitempty"`
+	Alert  *Alert    `json:"alert,omitempty"`
+	Alerts uint64    `json:"alerts,omitempty"`
 }
 
 // Trouble is one way in which the daemon is blind or deaf.
@@ -40,8 +45,8 @@ type Trouble struct {
 }
 
 func loadAgent(k *Keeper) (*agent, error) {
-	a := &agent{k: k, start: time.Now(), path: filepath.Join(k.o.StateDir, "agent.json")}
-	err := readJSON(a.path, &a.s)
+	a := &agent{k: k, start: k.clock.Now()}
+	err := k.files.read(agentFile, &a.s)
 	for _, t := range a.s.Troubles {
 		if t == nil {
 			err = errors.New("a trouble without content")
@@ -51,7 +56,7 @@ func loadAgent(k *Keeper) (*agent, error) {
 		a.s = agentState{}
 		if !errors.Is(err, fs.ErrNotExist) {
 			k.log.Error().Err(err).Msg("what was remembered of the daemon cannot be read; it is put aside")
-			if err := putAside(a.path); err != nil {
+			if err := k.files.putAside(agentFile); err != nil {
 				return nil, err
 			}
 		}
@@ -60,7 +65,7 @@ func loadAgent(k *Keeper) (*agent, error) {
 		a.s.Events = k.o.Journal.Last() // never to make an identifier twice
 	}
 	if a.s.Version > StateVersion {
-		return nil, fmt.Errorf("%s: %w (version %d, this one knows %d)", a.path, ErrNewerState, a.s.Version, StateVersion)
+		return nil, fmt.Errorf("%s: %w (version %d, this one knows %d)", agentFile, ErrNewerState, a.s.Version, StateVersion)
 	}
 	a.s.Version = StateVersion
 	if a.s.Troubles == nil {
@@ -79,12 +84,12 @@ func (a *agent) write() error {
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(a.path, data, 0o600)
+	return a.k.files.write(agentFile, data)
 }
 
 func (a *agent) say(kind notify.Kind, sev notify.Severity, fill func(*notify.Data)) {
 	a.s.Events++
-	d := notify.Draft{Kind: kind, Certificate: notify.AgentCertificate, Time: time.Now(), Occurrence: a.s.Events}
+	d := notify.Draft{Kind: kind, Certificate: notify.AgentCertificate, Time: a.k.clock.Now(), Occurrence: a.s.Events}
 	d.Data.Severity = sev
 	fill(&d.Data)
 	a.s.Outbox = append(a.s.Outbox, d)
@@ -132,7 +137,7 @@ func (a *agent) raise(key, detail, hint string) {
 		t.Detail, t.Hint, t.raised = detail, hint, true
 		return
 	}
-	a.s.Troubles[key] = &Trouble{Detail: detail, Hint: hint, Since: time.Now(), raised: true}
+	a.s.Troubles[key] = &Trouble{Detail: detail, Hint: hint, Since: a.k.clock.Now(), raised: true}
 	a.say(notify.AgentDegraded, notify.Error, func(d *notify.Data) {
 		d.Cause, _, _ = strings.Cut(key, ":")
 		d.Detail, d.Hint = detail, hint
@@ -153,6 +158,74 @@ func (a *agent) settle(now time.Time) {
 		if !a.s.Troubles[key].raised {
 			a.clear(key)
 		}
+	}
+}
+
+// pairs takes in which pairs are at fault.
+func (a *agent) pairs(bad []badPair) {
+	now := a.k.clock.Now()
+	for i := range bad {
+		bad[i].Since = now
+		for _, old := range a.s.Pairs {
+			if old.Server == bad[i].Server && old.Path == bad[i].Path && old.Since.Before(now) {
+				bad[i].Since = old.Since
+			}
+		}
+	}
+	if slices.Equal(a.s.Pairs, bad) {
+		return
+	}
+	a.s.Pairs = bad
+	if err := a.write(); err != nil {
+		a.k.log.Error().Err(err).Msg("the state directory cannot be written")
+	}
+}
+
+// degradedAlert is how long a trouble lasts before a person must know.
+const degradedAlert = 15 * time.Minute
+
+// people decides what a person must know of the daemon itself.
+func (a *agent) people(now time.Time) {
+	f := affairs{checked: true, quiet: a.k.quiet()}
+	certain := func(c condition) {
+		if c.level.Rank() > f.certain.level.Rank() {
+			f.certain = c
+		}
+	}
+	for _, key := range sortedKeys(a.s.Troubles) {
+		if t := a.s.Troubles[key]; now.Sub(t.Since) >= degradedAlert {
+			cause, _, _ := strings.Cut(key, ":")
+			certain(condition{level: notify.Error, cause: cause, detail: t.Detail, hint: t.Hint, next: &notify.Next{Action: "person"}, since: t.Since})
+		}
+	}
+	for _, p := range a.s.Pairs {
+		if now.Sub(p.Since) >= pairBroken {
+			certain(condition{level: notify.Critical, cause: CauseOtherPair,
+				detail: fmt.Sprintf("%s; so it is for %s, and the next reload, whoever makes it, may end the server", p.Sentence, roughly(now.Sub(p.Since))),
+				hint:   p.Hint, next: &notify.Next{Action: "person"}, since: p.Since})
+		}
+	}
+	if a.s.Alert == nil {
+		if f.certain.level.Rank() == 0 {
+			return
+		}
+		a.s.Alert = &Alert{}
+	}
+	for _, t := range a.s.Alert.judge(now, f, func() string {
+		a.s.Alerts++
+		return alertID(a.k.o.Host, a.k.o.Instance, notify.AgentCertificate, a.s.Alerts)
+	}) {
+		severity := t.about.level
+		if t.kind == notify.AlertCleared {
+			severity = notify.Info
+		}
+		a.say(t.kind, severity, func(d *notify.Data) {
+			d.Cause, d.Detail, d.Hint, d.Next = t.about.cause, t.about.detail, t.about.hint, t.about.next
+			d.Alert = &notify.Alert{ID: a.s.Alert.ID, Since: a.s.Alert.Since.UTC(), Reminder: t.reminder}
+		})
+	}
+	if x := a.s.Alert; x.Level == "" && now.Sub(x.Cleared) > alertKeepsID {
+		a.s.Alert = nil
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
@@ -37,7 +38,7 @@ func bootTime() time.Duration {
 // checkClock finds out whether somebody turned the clock or the host slept.
 // Times decided before are then not judged until a fresh round has passed.
 func (k *Keeper) checkClock() {
-	boot, wall := bootTime(), time.Now().Round(0)
+	boot, wall := k.clock.Boot(), k.clock.Now().Round(0)
 	if boot == 0 {
 		return
 	}
@@ -56,7 +57,7 @@ func (k *Keeper) checkClock() {
 		k.clocks.base = last.base // small steps add up against the first base
 	} else {
 		k.impair("clock", fmt.Sprintf("the clock was moved by %s", base.Sub(last.base).Round(time.Second)), "is time synchronisation running?")
-		k.clockAt = time.Now()
+		k.clockAt = k.clock.Now()
 	}
 	if boot-last.boot > gapAfter || moved >= clockStep {
 		k.log.Info().Dur("gap", boot-last.boot).Msg("nobody looked for a while; everything is probed afresh")
@@ -77,7 +78,7 @@ func (k *Keeper) checkPast(wall time.Time) {
 		k.impair("clock", fmt.Sprintf("the clock says %s, before the newest event in the journal (%s)", stamp(wall), stamp(k.newest)), "set the clock")
 		k.clockPast = true
 	case k.clockPast:
-		k.clockPast, k.clockAt = false, time.Now()
+		k.clockPast, k.clockAt = false, k.clock.Now()
 	}
 }
 
@@ -85,6 +86,14 @@ func (k *Keeper) checkPast(wall time.Time) {
 func (k *Keeper) impair(key, detail, hint string) {
 	k.agent.raise(key, detail, hint)
 	k.impaired.Store(&detail)
+}
+
+// draw is the one source of chance.
+func (k *Keeper) draw() float64 {
+	if k.o.Draw != nil {
+		return k.o.Draw()
+	}
+	return rand.Float64()
 }
 
 // checkVerifier ends a trouble of the verifier once one fresh round has passed.

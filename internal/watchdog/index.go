@@ -1,6 +1,7 @@
 package watchdog
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/renewatch/renewatch/notify"
@@ -46,16 +47,31 @@ func (x index) remove(certificate string) {
 	delete(x.names, certificate)
 }
 
+// sibling is the leaf of another watched certificate for the same name.
+type sibling struct {
+	name string
+	leaf verify.Fingerprint
+}
+
+func fingerprints(siblings []sibling) []verify.Fingerprint {
+	out := make([]verify.Fingerprint, len(siblings))
+	for i, s := range siblings {
+		out[i] = s.leaf
+	}
+	return out
+}
+
 // others returns the leaves of other certificates that cover name.
-func (x index) others(certificate, name string) []verify.Fingerprint {
-	var out []verify.Fingerprint
+func (x index) others(certificate, name string) []sibling {
+	var out []sibling
 	_, parent, _ := strings.Cut(name, ".")
 	for _, n := range []string{name, "*." + parent} {
 		for c, sum := range x.leaves[n] {
 			if c != certificate {
-				out = append(out, sum)
+				out = append(out, sibling{c, sum})
 			}
 		}
 	}
+	slices.SortFunc(out, func(a, b sibling) int { return strings.Compare(a.name, b.name) })
 	return out
 }

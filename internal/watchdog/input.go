@@ -17,6 +17,12 @@ type Input struct {
 	Round   *Round
 	Reload  *ReloadReport
 	Look    bool // probe now (the configuration changed)
+	Left    bool // it is not configured any more
+	Client  *ClientRun
+
+	// Impaired says why nothing can be judged just now (a wrong clock, say); ""
+	// when it can. It goes with every input.
+	Impaired string
 
 	// Draw is a fresh random number in [0, 1): the only chance Step has.
 	Draw float64
@@ -30,6 +36,10 @@ type Seen struct {
 	History []Known  // known from elsewhere, such as certbot's archive
 	Chain   [][]byte // DER of the file's certificates, leaf first
 }
+
+// ClientRun tells whether a run of the ACME client goes on that may have written
+// the certificate.
+type ClientRun struct{ Running bool }
 
 // Round is the outcome of a Probe.
 type Round struct {

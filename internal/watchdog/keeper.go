@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,6 +26,9 @@ const retryAfter = 5 * time.Second
 type Keeper struct {
 	o       Options
 	log     zerolog.Logger
+	clock   Clock
+	files   files
+	hands   hands
 	setup   Setup
 	certs   map[string]*cert
 	servers map[string]*server
@@ -45,6 +47,16 @@ type Keeper struct {
 	ctx      context.Context
 
 	ended chan struct{} // closed when Run returns
+
+	silences     []Silenced
+	inGrace      map[string]*cert // certificates whose grace is not over
+	clientsAsked bool
+	clientsAt    time.Time
+	sound        soundPairs
+	pairsRead    bool // they are being read
+	pairsAt      time.Time
+	dirty        map[string]*cert // states that are to be written
+	dirtyAt      time.Time
 
 	impaired  atomic.Pointer[string] // why no verdict can be trusted just now
 	troubles  atomic.Pointer[map[string]Trouble]
@@ -75,11 +87,19 @@ func New(o Options, setup Setup) (*Keeper, error) {
 			return nil, err
 		}
 	}
+	return newKeeper(o, setup, directory(o.StateDir))
+}
+
+func newKeeper(o Options, setup Setup, on files) (*Keeper, error) {
+	if o.Clock == nil {
+		o.Clock = systemClock{}
+	}
 	k := &Keeper{
-		o: o, log: o.Log, setup: setup,
-		certs: map[string]*cert{}, servers: map[string]*server{}, names: newIndex(),
+		o: o, log: o.Log, clock: o.Clock, files: on, setup: setup,
+		certs: map[string]*cert{}, servers: map[string]*server{}, names: newIndex(), inGrace: map[string]*cert{}, dirty: map[string]*cert{},
 		seen: make(chan watch.Observation, 64), rounds: make(chan roundDone), runs: make(chan runDone), calls: make(chan func()), ended: make(chan struct{}), newest: o.Newest,
 	}
+	k.hands = workers{k}
 	var err error
 	if k.agent, err = loadAgent(k); err != nil {
 		return nil, err
@@ -98,14 +118,9 @@ func (k *Keeper) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer close(k.ended)
-	k.ctx = ctx
-	if err := k.agent.started(); err != nil {
-		return fmt.Errorf("the state directory cannot be written: %w", err)
+	if err := k.begin(ctx); err != nil {
+		return err
 	}
-	k.checkClock()
-	k.lookedAt = time.Now()
-	k.resumeServers()
-	k.configure(k.setup)
 	k.o.Watcher.Set(k.sources())
 	watching := make(chan error, 1)
 	k.wg.Go(func() { watching <- k.o.Watcher.Run(ctx, k.seen) })
@@ -116,6 +131,19 @@ func (k *Keeper) Run(ctx context.Context) error {
 		err = stopErr
 	}
 	return err
+}
+
+// begin takes up where the run before this one ended.
+func (k *Keeper) begin(ctx context.Context) error {
+	k.ctx = ctx
+	if err := k.agent.started(); err != nil {
+		return fmt.Errorf("the state directory cannot be written: %w", err)
+	}
+	k.checkClock()
+	k.lookedAt = k.clock.Now()
+	k.resumeServers()
+	k.configure(k.setup)
+	return nil
 }
 
 func (k *Keeper) loop(ctx context.Context, watching <-chan error) error {
@@ -162,6 +190,7 @@ func (k *Keeper) drain() {
 		case f := <-k.calls:
 			f()
 		case <-done:
+			k.writeDirty(lastWrites)
 			return
 		}
 	}
@@ -232,10 +261,12 @@ func (k *Keeper) configure(setup Setup) {
 	for name, c := range k.certs {
 		conf := bySource[c.conf.Source]
 		if conf == nil {
+			k.apply(c, Input{Left: true})
 			k.stopProbe(c)
 			k.names.remove(name)
 			k.withdraw(name)
 			delete(k.certs, name)
+			delete(k.inGrace, name)
 			continue
 		}
 		k.adopt(c, conf, name)
@@ -248,6 +279,7 @@ func (k *Keeper) configure(setup Setup) {
 		}
 	}
 	k.resumeGlobs()
+	k.leave()
 	var roots []string
 	for _, c := range setup.Certificates {
 		if c.Impaired != "" {
@@ -267,6 +299,7 @@ func (k *Keeper) adopt(c *cert, conf *Certificate, name string) {
 	c.policy = conf.Policy
 	c.policy.Name, c.policy.Host, c.policy.Instance = name, k.o.Host, k.o.Instance
 	c.policy.Watched = conf.Endpoints == nil || len(conf.Endpoints) > 0
+	c.policy.Windows = k.setup.Windows
 }
 
 // load begins to keep a certificate, with the state it had.
@@ -375,13 +408,26 @@ func (k *Keeper) catchUp(c *cert) {
 
 // take feeds Step one input; false when the state could not be written.
 func (k *Keeper) take(c *cert, in Input) bool {
-	in.Draw = rand.Float64()
-	next, cmds := Step(time.Now(), c.policy, c.state, in)
-	if err := k.write(c, next); err != nil {
+	in.Draw = k.draw()
+	if why := k.impaired.Load(); why != nil {
+		in.Impaired = *why
+	} else if c.conf.Impaired != "" {
+		in.Impaired = c.conf.Impaired
+	}
+	c.policy.Silences = k.silencesOf(c)
+	next, cmds := Step(k.clock.Now(), c.policy, c.state, in)
+	if !promises(in, next, cmds) {
+		k.dirty[c.policy.Name] = c
+	} else if err := k.write(c, next); err != nil {
 		k.agent.raise("state", "the state directory cannot be written: "+err.Error(), "is the disk full?")
 		return false
 	}
 	c.state = next
+	if c.inGrace() {
+		k.inGrace[c.policy.Name] = c
+	} else {
+		delete(k.inGrace, c.policy.Name)
+	}
 	if next.Disk != nil {
 		k.names.set(c.policy.Name, next.Disk.Leaf)
 	}
@@ -421,9 +467,7 @@ func (k *Keeper) flush(c *cert) {
 	next := c.state
 	next.Outbox = nil
 	c.state = next
-	if err := k.write(c, next); err != nil {
-		k.later(func() { _ = k.write(c, c.state) })
-	}
+	k.dirty[c.policy.Name] = c
 }
 
 // tell journals events and logs those that are new. A draft that can never be an
@@ -490,14 +534,14 @@ func (k *Keeper) logEvent(d notify.Draft, sequence string) {
 // later tries f again after a while.
 func (k *Keeper) later(f func()) {
 	if len(k.retry) == 0 {
-		k.retryAt = time.Now().Add(retryAfter)
+		k.retryAt = k.clock.Now().Add(retryAfter)
 	}
 	k.retry = append(k.retry, f)
 }
 
 // plan notes when a certificate wants a tick.
 func (k *Keeper) plan(c *cert) {
-	at := Wake(c.state)
+	at := Wake(c.policy, c.state)
 	if at.Equal(c.wake) {
 		return
 	}
@@ -509,7 +553,7 @@ func (k *Keeper) plan(c *cert) {
 
 // pause returns how long the loop may sleep.
 func (k *Keeper) pause() time.Duration {
-	now := time.Now()
+	now := k.clock.Now()
 	d := BeatEvery - now.Sub(k.lookedAt) // by the monotonic clock
 	if len(k.retry) > 0 {
 		d = min(d, k.retryAt.Sub(now))
@@ -520,6 +564,12 @@ func (k *Keeper) pause() time.Duration {
 	if len(k.wakes) > 0 {
 		d = min(d, k.wakes[0].at.Sub(now))
 	}
+	if k.o.Client != nil && len(k.inGrace) > 0 && !k.clientsAsked {
+		d = min(d, k.clientsAt.Sub(now))
+	}
+	if len(k.dirty) > 0 {
+		d = min(d, k.dirtyAt.Sub(now))
+	}
 	if at := k.serversDue(); !at.IsZero() {
 		d = min(d, at.Sub(now))
 	}
@@ -528,9 +578,9 @@ func (k *Keeper) pause() time.Duration {
 
 // due does what time brings.
 func (k *Keeper) due() {
-	k.lookedAt = time.Now()
+	k.lookedAt = k.clock.Now()
 	k.checkClock()
-	now := time.Now()
+	now := k.clock.Now()
 	if len(k.retry) > 0 && !now.Before(k.retryAt) {
 		retry := k.retry
 		k.retry = nil
@@ -546,8 +596,15 @@ func (k *Keeper) due() {
 		}
 	}
 	k.runServers()
+	k.lookAtClients(now)
+	k.lookAtPairs(now)
+	if len(k.dirty) > 0 && !now.Before(k.dirtyAt) {
+		k.writeDirty(someWrites)
+		k.dirtyAt = k.clock.Now().Add(writeEvery)
+	}
 	k.agent.flush()
 	k.agent.settle(now)
+	k.agent.people(now)
 }
 
 // wake is when a certificate wants a tick.

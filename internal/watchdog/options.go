@@ -3,6 +3,7 @@ package watchdog
 import (
 	"context"
 	"crypto/x509"
+	"net/netip"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -63,6 +64,8 @@ type Reloader interface {
 type Setup struct {
 	Certificates []Certificate
 	Servers      map[string]reload.Server
+	// Windows say when a server may be reloaded; one that is not in it: always.
+	Windows map[string]Window
 }
 
 // Options is what a Keeper needs. Every field is required unless it says else.
@@ -76,11 +79,24 @@ type Options struct {
 	Prober   Prober
 	Reloader Reloader
 	Limits   reload.Limits // zero: the defaults
+	// Pairs returns the certificates and keys that a server loads by its own
+	// configuration; nil: only those that are watched are known.
+	Pairs func(ctx context.Context, s reload.Server) []Pair
+	// Client reports whether a run of the ACME client goes on that may have written
+	// the certificate file at path; nil: none can be seen.
+	Client func(ctx context.Context, path string) bool
+	// Listener names the process that has listened at an address of this host since
+	// before a time; "" when there is none or it may not be seen. May be nil.
+	Listener func(ctx context.Context, at netip.AddrPort, before time.Time) string
 	// Resolver, when not nil, is the one that the probers use.
 	Resolver *Resolver
 	// BuildTime is when this program was built; zero: unknown. A clock before it
 	// is wrong.
 	BuildTime time.Time
+	// Clock; nil: the system's.
+	Clock Clock
+	// Draw returns a random number in [0, 1); nil: math/rand's.
+	Draw func() float64
 	// Newest is the time of the newest event in the journal; zero: none. A clock
 	// over a minute before it is wrong.
 	Newest time.Time

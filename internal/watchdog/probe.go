@@ -31,6 +31,7 @@ type job struct {
 	chain   [][]byte
 	leaf    notify.Certificate
 	spread  time.Duration
+	written time.Time // when the files were; zero while the grace lasts
 	history []verify.Fingerprint
 	targets []target
 }
@@ -40,7 +41,15 @@ type target struct {
 	Endpoint
 	unconfirmed bool // a default endpoint that never served the lineage
 	byDefault   bool
-	siblings    []verify.Fingerprint
+	siblings    []sibling
+}
+
+// told returns how events name the endpoint.
+func (t target) told() string {
+	if t.Text != "" {
+		return t.Text
+	}
+	return t.URL.String()
 }
 
 // startProbe replaces what probes a certificate.
@@ -53,20 +62,19 @@ func (k *Keeper) startProbe(c *cert, p Probe) {
 	c.cancel = cancel
 	d := c.state.Disk
 	j := job{name: c.policy.Name, conf: c.conf, path: c.path, probe: p, chain: d.Chain, leaf: d.Leaf, spread: c.policy.Spread, targets: k.targets(c)}
+	if t := c.state.Story; t != nil && t.GraceOver {
+		j.written = t.Since
+	}
 	for _, h := range c.state.History {
 		if sum, ok := parseFingerprint(h.SHA256); ok {
 			j.history = append(j.history, sum)
 		}
 	}
-	k.wg.Go(func() {
+	k.hands.probe(ctx, j, func(round Round) {
 		defer cancel()
-		round := k.probe(ctx, j)
-		if ctx.Err() != nil {
-			return // replaced
-		}
 		select {
 		case k.rounds <- roundDone{j.name, p, round}:
-		case <-ctx.Done():
+		case <-ctx.Done(): // replaced
 		}
 	})
 }
@@ -93,9 +101,21 @@ func (k *Keeper) roundDone(r roundDone) {
 	k.checkVerifier(r.probe)
 }
 
-// targets returns the endpoints of a certificate, the default ones when none are
-// configured.
+// targets returns what a probe of a certificate looks at.
 func (k *Keeper) targets(c *cert) []target {
+	out := k.endpoints(c)
+	for i := range out {
+		if out[i].Server == "" {
+			out[i].Server = c.conf.Server
+		}
+		out[i].siblings = k.names.others(c.policy.Name, out[i].URL.Name())
+	}
+	return out
+}
+
+// endpoints returns the endpoints of a certificate, the default ones when none
+// are configured.
+func (k *Keeper) endpoints(c *cert) []target {
 	var out []target
 	leaf := c.state.Disk.Leaf
 	if c.conf.Endpoints == nil {
@@ -105,12 +125,6 @@ func (k *Keeper) targets(c *cert) []target {
 	}
 	for _, e := range c.conf.Endpoints {
 		out = append(out, target{Endpoint: e})
-	}
-	for i := range out {
-		if out[i].Server == "" {
-			out[i].Server = c.conf.Server
-		}
-		out[i].siblings = k.names.others(c.policy.Name, out[i].URL.Name())
 	}
 	return out
 }
@@ -127,7 +141,7 @@ func (k *Keeper) probe(ctx context.Context, j job) Round {
 	vts := make([]verify.Target, len(j.targets))
 	for i, t := range j.targets {
 		vts[i] = verify.Target{Endpoint: t.URL, Roots: j.conf.Roots, Timeout: j.conf.Timeout,
-			Expect: verify.Expectation{Chain: chain, History: j.history, Siblings: t.siblings, AnyValid: t.AnyValid}}
+			Expect: verify.Expectation{Chain: chain, History: j.history, Siblings: fingerprints(t.siblings), AnyValid: t.AnyValid}}
 	}
 	var verdicts [][]verify.Verdict
 	looked := make([]bool, len(vts)) // after its window was whole, once more
@@ -148,6 +162,8 @@ func (k *Keeper) probe(ctx context.Context, j job) Round {
 		}
 	}
 	k.elsewhere(ctx, vts, verdicts, r.Findings)
+	k.excuse(ctx, j, r.Findings)
+	k.nameListeners(ctx, j, r.Findings)
 	pair, fault := watch.Load(j.path, j.conf.Source.Key)
 	facts := k.facts(j.conf, pair, fault)
 	r.Facts = &facts
@@ -277,11 +293,14 @@ func (j job) finding(t target, v verify.Verdict, chain []*x509.Certificate) Find
 		Sibling: v.Siblings > 0 && v.Siblings == v.Samples,
 		Lineage: lineage(v, j.history), Since: v.Since,
 	}
-	if t.Text != "" {
-		f.Endpoint = t.Text
-	}
+	f.Endpoint = t.told()
 	if len(v.Served) > 0 {
 		f.ServedKeyType = verify.KeyType(v.Served[0])
+		for _, other := range t.siblings {
+			if f.Sibling && other.leaf == verify.FingerprintOf(v.Served[0]) {
+				f.SiblingName = other.name
+			}
+		}
 		if len(chain) > 0 {
 			f.Lost = slices.DeleteFunc(slices.Clone(f.Served.Names), func(n string) bool { return verify.Covers(chain[0], n) })
 			f.Lost = f.Lost[:min(len(f.Lost), maxNames)]
@@ -332,6 +351,35 @@ func (k *Keeper) elsewhere(ctx context.Context, vts []verify.Target, verdicts []
 	}
 }
 
+// excuse marks refused connections while the ACME client runs, because it may
+// have stopped the server for a moment to answer the CA itself.
+func (k *Keeper) excuse(ctx context.Context, j job, findings []Finding) {
+	refused := func(f Finding) bool { return f.Code == string(verify.Refused) && !f.Unheard }
+	if k.o.Client == nil || !slices.ContainsFunc(findings, refused) || !k.o.Client(ctx, j.path) {
+		return
+	}
+	for i := range findings {
+		findings[i].Unheard = findings[i].Unheard || refused(findings[i])
+	}
+}
+
+// nameListeners finds out which process of this host serves an old leaf, once the
+// grace is over.
+func (k *Keeper) nameListeners(ctx context.Context, j job, findings []Finding) {
+	if k.o.Listener == nil || j.written.IsZero() {
+		return
+	}
+	for i := range findings {
+		f := &findings[i]
+		if f.Serving || !has(*f, verify.Stale) && !has(*f, verify.Mixed) {
+			continue
+		}
+		if at, err := netip.ParseAddrPort(f.Address); err == nil {
+			f.Listener = k.o.Listener(ctx, at, j.written)
+		}
+	}
+}
+
 // facts tells what pre-flight must know of the files.
 func (k *Keeper) facts(conf *Certificate, pair *watch.Pair, fault *watch.Fault) Facts {
 	if fault != nil {
@@ -341,7 +389,7 @@ func (k *Keeper) facts(conf *Certificate, pair *watch.Pair, fault *watch.Fault) 
 	if pair.Key == watch.KeyUnknown {
 		f.Pair = "no key is known for this certificate, so the pair cannot be checked"
 	}
-	r := verify.CheckChain(pair.Chain, conf.Roots, nil, time.Now())
+	r := verify.CheckChain(pair.Chain, conf.Roots, nil, k.clock.Now())
 	switch {
 	case r.Has(verify.ChainIncomplete), r.Has(verify.Untrusted) && len(pair.Chain) == 1 && !selfSigned(pair.Leaf()):
 		f.Chain = ChainIncomplete

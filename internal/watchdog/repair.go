@@ -27,6 +27,11 @@ const (
 	CauseOtherPair   = "other_pair"
 	CauseLimit       = "limit"
 	CauseUnreachable = "unreachable"
+	CauseSilenced    = "silenced"
+	CauseWindow      = "window"
+	CauseDuplicate   = "duplicate"
+	CauseExpiry      = "expiry"
+	CauseReverted    = "reverted"
 )
 
 // CauseMoving: the files changed right before a reload. It is never said: the
@@ -46,7 +51,7 @@ type need struct {
 func (k *step) needs() []need {
 	var out []need
 	for _, f := range k.s.Findings {
-		if f.Serving || f.Server == "" || f.Server == "none" || k.unconfirmed(f) || f.Local || f.CopyStale {
+		if f.Serving || f.Server == "" || f.Server == "none" || k.unconfirmed(f) || k.hushed(f) || f.Local || f.CopyStale {
 			continue
 		}
 		stale := slices.Contains(f.Faults, string(verify.Stale))
@@ -95,6 +100,9 @@ func (k *step) due(n need) (at time.Time, ok bool) {
 	}
 	if at.Before(r.LimitUntil) {
 		at = r.LimitUntil
+	}
+	if at.Before(r.WindowUntil) && !k.urgent(n) {
+		at = r.WindowUntil
 	}
 	if !r.LastHeld.IsZero() && at.Before(r.LastHeld.Add(reloadPause)) {
 		at = r.LastHeld.Add(reloadPause)
@@ -191,7 +199,21 @@ func (k *step) repair(facts *Facts) {
 			k.held(n.server, cause, detail, hint, time.Time{})
 			continue
 		}
+		if k.silenced() {
+			k.held(n.server, CauseSilenced, "repairs are silenced", "end the silence (renewatch silence --list), or reload the server by hand", k.silenceEnd())
+			continue
+		}
 		r := t.repair(n.server)
+		if w := k.p.Windows[n.server]; w != nil && !k.urgent(n) {
+			if opens := w.Next(k.now); opens.After(k.now) {
+				r.WindowUntil = opens
+				if r.Attempts < len(k.p.Retries) {
+					r.Base = opens.Add(-k.p.Retries[r.Attempts])
+				}
+				k.held(n.server, CauseWindow, fmt.Sprintf("%s may be reloaded again from %s", n.server, stamp(opens)), "", opens)
+				continue
+			}
+		}
 		step := reload.First
 		switch r.Attempts {
 		case 1:
@@ -205,6 +227,33 @@ func (k *step) repair(facts *Facts) {
 		delete(t.Holding, n.server)
 		k.cmds = append(k.cmds, Reload{ID: id, Server: n.server, Step: string(step), RenewalID: t.RenewalID, Attempt: r.Attempts + 1})
 	}
+}
+
+// urgent reports whether a server's window is not waited for: what it serves has
+// ended, or will soon.
+func (k *step) urgent(n need) bool {
+	return slices.ContainsFunc(n.bad, func(f Finding) bool {
+		v := f.Served
+		return v != nil && (!k.now.Before(v.NotAfter) || verify.MarginLeft(&x509.Certificate{NotBefore: v.NotBefore, NotAfter: v.NotAfter}, k.now) < 0.3)
+	})
+}
+
+// window returns until when a server that needs a reload waits for its window;
+// zero: none does.
+func (k *step) window() time.Time {
+	var until time.Time
+	if !k.repairs() {
+		return until
+	}
+	for _, n := range k.needs() {
+		r := k.s.Story.Servers[n.server]
+		if r != nil && r.Pending == nil && r.WindowUntil.After(k.now) && r.WindowUntil.After(until) && !k.urgent(n) {
+			if _, left := k.due(n); left {
+				until = r.WindowUntil
+			}
+		}
+	}
+	return until
 }
 
 // preflight tells whether the leaf on disk may replace what a server serves.

@@ -30,13 +30,18 @@ var update = flag.Bool("update", false, "rewrite the expected output of testdata
 //	leaf NAME KEY=VALUE ...    a certificate: from= (notBefore, relative), life=, names=, key=
 //	seen LEAF KEY=VALUE ...    sound files: chain=incomplete|untrusted, pair=unknown
 //	fault CODE [missing]       the files are at fault
-//	removed, boot, gap, look   as the inputs are called
+//	removed, left, boot, gap, look   as the inputs are called
+//	client running|ended       whether the ACME client's run goes on
+//	silence FROM UNTIL KEY=VALUE ...   from and until are relative to now; endpoint=, force
+//	window SERVER FROM UNTIL   when the server may be reloaded, relative to now
+//	impaired [REASON]          nothing can be judged from now on; without a reason it can again
 //	round WHERE:CODE[=LEAF][,server=S][,local][,copy][,default][,optional] ...
 //	                           answers the probe that runs; "down" is refused
 //	facts LEAF [pair=...]      what the files are from now on when a round ends
 //	reload ok|fail|interrupted|dropped|held=CAUSE [SERVER]   answers the reload that was asked for
 //	running                    the reload that was asked for has begun: it cannot be dropped
 //	wait DUR                   time passes
+//	live DUR WHERE:CODE ...    time passes, and every probe is answered by this round; probes are not told
 //	clock DUR                  somebody turns the clock, forwards or (-DUR) backwards
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/step/*.txt")
@@ -64,16 +69,19 @@ func TestScripts(t *testing.T) {
 }
 
 type script struct {
-	t       *testing.T
-	start   time.Time
-	now     time.Time
-	policy  Policy
-	state   State
-	leaves  map[string]notify.Certificate
-	facts   *Facts
-	asked   map[string]Reload
-	running bool // the reload that was asked for runs: it cannot be dropped any more
-	out     strings.Builder
+	t        *testing.T
+	start    time.Time
+	now      time.Time
+	policy   Policy
+	state    State
+	leaves   map[string]notify.Certificate
+	facts    *Facts
+	asked    map[string]Reload
+	running  bool // the reload that was asked for runs: it cannot be dropped any more
+	impaired string
+	hidden   bool           // probes are not told
+	alerts   map[string]int // ids of alerts, in the order of their appearance
+	out      strings.Builder
 }
 
 func newScript(t *testing.T) *script {
@@ -82,7 +90,7 @@ func newScript(t *testing.T) *script {
 		policy: Policy{Name: "www", Host: "h", Instance: "i", Watched: true, Repair: true, Grace: 30 * time.Second,
 			Deadline: 15 * time.Minute, Retries: []time.Duration{0, time.Minute, 10 * time.Minute},
 			Recheck: []time.Duration{time.Minute, 10 * time.Minute, time.Hour}, Every: time.Hour, Samples: 12, Spread: 2 * time.Second},
-		leaves: map[string]notify.Certificate{}, asked: map[string]Reload{}}
+		leaves: map[string]notify.Certificate{}, asked: map[string]Reload{}, alerts: map[string]int{}}
 }
 
 func runScript(t *testing.T, text string) string {
@@ -179,6 +187,25 @@ func (s *script) run(f []string) {
 		s.step(Input{Fault: &Fault{Code: f[1], Sentence: "the files are " + f[1], Missing: missing}})
 	case "removed":
 		s.step(Input{Removed: true})
+	case "left":
+		s.step(Input{Left: true})
+	case "client":
+		s.step(Input{Client: &ClientRun{Running: f[1] == "running"}})
+	case "silence":
+		_, force := args["force"]
+		endpoint := args["endpoint"]
+		if endpoint != "" {
+			endpoint = "https://" + endpoint
+		}
+		s.policy.Silences = append(s.policy.Silences, Silence{ID: "1", Endpoint: endpoint, Since: s.now.Add(dur(f[1])), Until: s.now.Add(dur(f[2])), Force: force})
+		s.step(Input{})
+	case "window":
+		if s.policy.Windows == nil {
+			s.policy.Windows = map[string]Window{}
+		}
+		s.policy.Windows[f[1]] = window{s.now.Add(dur(f[2])), s.now.Add(dur(f[3]))}
+	case "impaired":
+		s.impaired = strings.Join(f[1:], " ")
 	case "boot":
 		text, err := json.Marshal(s.state)
 		if err != nil {
@@ -196,15 +223,37 @@ func (s *script) run(f []string) {
 		s.step(Input{Look: true})
 	case "round":
 		if s.state.Probe == nil {
-			s.t.Fatalf("no probe runs: %v", f)
+			s.t.Fatalf("no probe runs: %v\n%s", f, s.out.String())
 		}
-		r := Round{ID: s.state.Probe.ID, Facts: s.facts, Impaired: args["impaired"]}
-		for _, a := range f[1:] {
-			if strings.Contains(a, ":") {
-				r.Findings = append(r.Findings, s.finding(a))
+		s.round(f[1:], args["impaired"])
+	case "live":
+		s.hidden = true
+		end := s.now.Add(dur(f[1]))
+		for {
+			// A probe takes a while, and one that waits for what does not come takes
+			// all its time.
+			if p := s.state.Probe; p != nil {
+				at := s.now.Add(5 * time.Second)
+				if p.Purpose == Confirm && p.Until.After(at) && strings.Contains(strings.Join(f[2:], " "), "stale") {
+					at = p.Until
+				}
+				if at.After(end) {
+					break
+				}
+				s.now = at
+				s.round(f[2:], "")
+				continue
 			}
+			at := Wake(s.policy, s.state)
+			if at.IsZero() || at.After(end) {
+				break
+			}
+			if at.After(s.now) {
+				s.now = at
+			}
+			s.step(Input{})
 		}
-		s.step(Input{Round: &r})
+		s.now, s.hidden = end, false
 	case "reload":
 		server := "nginx"
 		if len(f) > 2 {
@@ -212,7 +261,7 @@ func (s *script) run(f []string) {
 		}
 		asked, ok := s.asked[server]
 		if !ok {
-			s.t.Fatalf("no reload of %s was asked for", server)
+			s.t.Fatalf("no reload of %s was asked for\n%s", server, s.out.String())
 		}
 		delete(s.asked, server)
 		zero, three := 0, 3
@@ -238,7 +287,7 @@ func (s *script) run(f []string) {
 	case "wait":
 		end := s.now.Add(dur(f[1]))
 		for {
-			at := Wake(s.state)
+			at := Wake(s.policy, s.state)
 			if at.IsZero() || at.After(end) {
 				break
 			}
@@ -255,6 +304,30 @@ func (s *script) run(f []string) {
 	default:
 		s.t.Fatalf("unknown command %q", f[0])
 	}
+}
+
+// round answers the probe that runs.
+func (s *script) round(what []string, impaired string) {
+	r := Round{ID: s.state.Probe.ID, Facts: s.facts, Impaired: impaired}
+	for _, a := range what {
+		if strings.Contains(a, ":") {
+			r.Findings = append(r.Findings, s.finding(a))
+		}
+	}
+	s.step(Input{Round: &r})
+}
+
+// window is open once.
+type window struct{ from, until time.Time }
+
+func (w window) Next(now time.Time) time.Time {
+	switch {
+	case now.Before(w.from):
+		return w.from
+	case now.Before(w.until):
+		return now
+	}
+	return now.Add(365 * 24 * time.Hour)
 }
 
 func (s *script) leaf(name string) notify.Certificate {
@@ -312,7 +385,13 @@ func (s *script) finding(a string) Finding {
 		case "default":
 			f.Default = true
 		case "sibling":
-			f.Serving, f.Sibling = false, true
+			f.Serving, f.Sibling, f.SiblingName = false, true, v
+		case "listener":
+			f.Listener = v
+		case "warns": // serves, with a warning
+			f.Serving, f.Matching, f.Severity = true, 12, notify.Warning
+		case "severity":
+			f.Severity = notify.Severity(v)
 		case "optional":
 			f.Required = false
 		}
@@ -321,7 +400,7 @@ func (s *script) finding(a string) Finding {
 }
 
 func (s *script) step(in Input) {
-	in.Draw = 0.5
+	in.Draw, in.Impaired = 0.5, s.impaired
 	before := mustJSON(s.t, s.state)
 	next, cmds := Step(s.now, s.policy, s.state, in)
 	if mustJSON(s.t, s.state) != before {
@@ -350,6 +429,9 @@ func (s *script) step(in Input) {
 	for _, c := range cmds {
 		switch c := c.(type) {
 		case Probe:
+			if s.hidden {
+				break
+			}
 			if c.Purpose == Confirm {
 				s.line("probe confirm until %s", rel(c.Until.Sub(s.start)))
 			} else {
@@ -397,6 +479,21 @@ func (s *script) event(d notify.Draft) string {
 	}
 	if d.Data.Cause != "" {
 		b.WriteString(" cause=" + d.Data.Cause)
+	}
+	if a := d.Data.Alert; a != nil {
+		if s.alerts[a.ID] == 0 {
+			s.alerts[a.ID] = len(s.alerts) + 1
+		}
+		fmt.Fprintf(&b, " alert=%d since=%s", s.alerts[a.ID], rel(a.Since.Sub(start)))
+		if a.Reminder {
+			b.WriteString(" reminder")
+		}
+	}
+	if strings.Contains(d.Data.Hint, "has listened there") {
+		b.WriteString(" listener")
+	}
+	if d.Data.Silenced {
+		b.WriteString(" silenced")
 	}
 	if d.Data.LagSeconds != nil {
 		b.WriteString(" lag=" + strconv.FormatFloat(*d.Data.LagSeconds, 'f', -1, 64))

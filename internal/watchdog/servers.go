@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/renewatch/renewatch/internal/durable"
 	"github.com/renewatch/renewatch/internal/reload"
 	"github.com/renewatch/renewatch/notify"
 	"github.com/renewatch/renewatch/watch"
@@ -41,7 +40,7 @@ type runDone struct {
 type hold struct{ cause, detail, hint string }
 
 func (k *Keeper) serverPath(name string) string {
-	return filepath.Join(k.o.StateDir, "servers", notify.Token(name)+".json")
+	return filepath.Join("servers", notify.Token(name)+".json")
 }
 
 type serverFile struct {
@@ -51,13 +50,13 @@ type serverFile struct {
 }
 
 func (k *Keeper) loadServers() error {
-	paths, err := filepath.Glob(filepath.Join(globEscape(k.o.StateDir), "servers", "*.json"))
+	paths, err := k.files.list("servers")
 	if err != nil {
 		return err
 	}
 	for _, path := range paths {
 		var f serverFile
-		if err := readJSON(path, &f); err != nil {
+		if err := k.files.read(path, &f); err != nil {
 			k.log.Error().Err(err).Str("path", path).Msg("what is remembered of a server cannot be read; its limits start anew")
 			continue
 		}
@@ -88,7 +87,7 @@ func (k *Keeper) configureServers(confs map[string]reload.Server) {
 func (k *Keeper) resumeServers() {
 	for _, name := range sortedKeys(k.servers) {
 		s := k.servers[name]
-		queue, _ := s.queue.Interrupted(time.Now())
+		queue, _ := s.queue.Interrupted(k.clock.Now())
 		for _, r := range queue.Waiting {
 			queue = queue.Drop(r.Certificate)
 		}
@@ -169,7 +168,7 @@ func (k *Keeper) writeServer(s *server, queue reload.State) error {
 	if err != nil {
 		return err
 	}
-	if err := durable.WriteFile(k.serverPath(s.name), data, 0o600); err != nil {
+	if err := k.files.write(k.serverPath(s.name), data); err != nil {
 		return err
 	}
 	s.queue = queue
@@ -191,7 +190,7 @@ func (k *Keeper) requestReload(c *cert, cmd Reload) {
 	}
 	s.queue = s.queue.Add(reload.Request{ID: cmd.ID, Certificate: c.policy.Name, RenewalID: cmd.RenewalID, Attempt: cmd.Attempt,
 		Step: reload.Step(cmd.Step)})
-	s.next = time.Now()
+	s.next = k.clock.Now()
 }
 
 func (k *Keeper) dropReload(c *cert, cmd Drop) {
@@ -222,7 +221,7 @@ func (k *Keeper) serversDue() time.Time {
 
 // runServers starts the reloads that are due.
 func (k *Keeper) runServers() {
-	now := time.Now()
+	now := k.clock.Now()
 	for _, name := range sortedKeys(k.servers) {
 		s := k.servers[name]
 		if s.next.IsZero() || now.Before(s.next) || k.ctx.Err() != nil {
@@ -296,27 +295,50 @@ func (k *Keeper) startReload(s *server, batch reload.Batch) {
 	// A reload under way when the daemon is told to stop is let finish.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(k.ctx))
 	stopped := context.AfterFunc(k.ctx, func() { time.AfterFunc(letFinish, cancel) })
-	k.wg.Go(func() {
+	k.hands.reload(ctx, order{server: name, conf: conf, batch: batch, guards: guards, watched: k.watchedPairs(name)}, func(done runDone) {
 		defer cancel()
 		defer stopped()
-		done := runDone{server: name, batch: batch, held: map[string]hold{}}
-		// The files are read once more: what was sound when the reload was
-		// asked for may be half-written now, and a bad pair kills some servers.
-		var touch []string
-		for _, g := range guards {
-			files, h, bad := g.check()
-			if bad {
-				done.held[g.request.ID] = h
-			}
-			touch = append(touch, files...)
-		}
-		if len(done.held) == 0 {
-			k.log.Info().Str("server", name).Str("step", string(batch.Step)).Int("certificates", len(batch.Requests)).Msg("reloading")
-			done.result = k.o.Reloader.Run(ctx, conf, batch.Step, touch)
-			done.cut = ctx.Err() != nil && !done.result.OK
-		}
 		k.runs <- done
 	})
+}
+
+// order is a reload that is to be carried out.
+type order struct {
+	server string
+	conf   reload.Server
+	batch  reload.Batch
+	guards []guard
+	// watched are the pairs that the server is known to load by our own
+	// configuration.
+	watched []Pair
+}
+
+// carryOut reads the files once more and reloads: what was sound when the reload
+// was asked for may be half-written now, and a bad pair kills some servers. It
+// runs outside the loop.
+func (k *Keeper) carryOut(ctx context.Context, o order) runDone {
+	done := runDone{server: o.server, batch: o.batch, held: map[string]hold{}}
+	var touch []string
+	for _, g := range o.guards {
+		files, h, bad := g.check()
+		if bad {
+			done.held[g.request.ID] = h
+		}
+		touch = append(touch, files...)
+	}
+	if len(done.held) == 0 {
+		if h, bad := k.otherPairs(ctx, o.conf, o.guards, o.watched); bad {
+			for _, g := range o.guards {
+				done.held[g.request.ID] = h
+			}
+		}
+	}
+	if len(done.held) == 0 {
+		k.log.Info().Str("server", o.server).Str("step", string(o.batch.Step)).Int("certificates", len(o.batch.Requests)).Msg("reloading")
+		done.result = k.o.Reloader.Run(ctx, o.conf, o.batch.Step, touch)
+		done.cut = ctx.Err() != nil && !done.result.OK
+	}
+	return done
 }
 
 // check reads the files of one certificate right before a reload, and says which
@@ -338,12 +360,12 @@ func (k *Keeper) runDone(r runDone) {
 	if r.cut {
 		return // the run stays open in the queue; the next start tells it as interrupted
 	}
-	queue := s.queue.Finished(time.Now(), r.batch.Run, r.result.OK)
+	queue := s.queue.Finished(k.clock.Now(), r.batch.Run, r.result.OK)
 	if len(r.held) > 0 {
 		queue = s.queue.Abandoned(r.batch.Run) // nothing was run
 	}
 	k.putServer(s, queue)
-	s.next = time.Now()
+	s.next = k.clock.Now()
 	for _, req := range r.batch.Requests {
 		c := k.certs[req.Certificate]
 		if c == nil {

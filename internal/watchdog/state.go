@@ -37,7 +37,30 @@ type Policy struct {
 	Every    time.Duration   // routine round
 	Samples  int             // of the window after a change
 	Spread   time.Duration   // of the window after a change
+	// Windows say when a server may be reloaded; one that is not in it: always.
+	Windows map[string]Window
+	// Silences that cover this certificate or an endpoint of it.
+	Silences []Silence
 }
+
+// Window tells when a server may be reloaded; reload.Windows is one.
+type Window interface {
+	// Next returns now when it is open, else when it opens next.
+	Next(now time.Time) time.Time
+}
+
+// Silence is a time in which nobody is alerted and nothing is repaired.
+type Silence struct {
+	ID string
+	// Endpoint is the one that is silenced, as findings tell it; "": the whole
+	// certificate.
+	Endpoint     string
+	Since, Until time.Time
+	Force        bool // also while what is served is expired
+}
+
+// inForce reports whether the silence holds at now.
+func (s Silence) inForce(now time.Time) bool { return !now.Before(s.Since) && now.Before(s.Until) }
 
 // Standing is how a certificate stands.
 type Standing string
@@ -85,6 +108,14 @@ type State struct {
 	// Fresh is false after a start or a gap, until a round has passed: nothing
 	// old is judged before.
 	Fresh bool `json:"-"`
+	// Expiry is what was told of leaves in use that end soon.
+	Expiry []Expiry `json:"expiry,omitempty"`
+	// Alert is what a person was told last.
+	Alert *Alert `json:"alert,omitempty"`
+	// Alerts counts, so that every alert's id is new.
+	Alerts uint64 `json:"alerts,omitempty"`
+	// Judged is when it was last decided what a person must know.
+	Judged time.Time `json:"-"`
 	// Rounds, Events and Renewals count, so that every identifier is new.
 	Rounds   uint64 `json:"rounds"`
 	Events   uint64 `json:"events"`
@@ -110,6 +141,12 @@ type Facts struct {
 	// Chain is how the file's own chain verifies.
 	Chain  ChainState `json:"chain,omitempty"`
 	Detail string     `json:"detail,omitempty"` // a sentence on Chain
+}
+
+// Expiry is how little a leaf in use had left when that was told.
+type Expiry struct {
+	SHA256 string          `json:"sha256"`
+	Level  notify.Severity `json:"level"`
 }
 
 // ChainState is how a file's own chain verifies.
@@ -139,6 +176,7 @@ type Story struct {
 	At        time.Time           `json:"at"`    // detected
 	GraceEnd  time.Time           `json:"grace_end"`
 	GraceOver bool                `json:"grace_over,omitempty"`
+	Running   bool                `json:"running,omitempty"` // the ACME client's run goes on: the grace waits for its end
 	Deadline  time.Time           `json:"deadline,omitzero"`
 	Extended  bool                `json:"extended,omitempty"` // the deadline fell in the middle of a proof
 	// Fast is the last new leaf or reload: polling is fast for a while after it.
@@ -147,8 +185,10 @@ type Story struct {
 	Held    map[string]string  `json:"held,omitempty"` // server + cause said by reload.held, and its hint
 	// Holding is the cause that holds each server back just now.
 	Holding map[string]string `json:"holding,omitempty"`
-	Ended   notify.Kind       `json:"ended,omitempty"`
-	EndedAt time.Time         `json:"ended_at,omitzero"`
+	// Cause that deploy.failed told.
+	Cause   string      `json:"cause,omitempty"`
+	Ended   notify.Kind `json:"ended,omitempty"`
+	EndedAt time.Time   `json:"ended_at,omitzero"`
 }
 
 // Repair is what was done to one server for one renewal.
@@ -165,6 +205,8 @@ type Repair struct {
 	LastHeld time.Time `json:"last_held,omitzero"`
 	// LimitUntil: the server's limit is used up until then.
 	LimitUntil time.Time `json:"limit_until,omitzero"`
+	// WindowUntil: the server may not be reloaded before then.
+	WindowUntil time.Time `json:"window_until,omitzero"`
 }
 
 // Attempt is a reload that was asked for and has not ended.
@@ -201,6 +243,11 @@ type Finding struct {
 	CopyStale bool `json:"copy_stale,omitempty"`
 	// Sibling: the leaf of another watched lineage for the same name is served.
 	Sibling bool `json:"sibling,omitempty"`
+	// SiblingName is that certificate's name.
+	SiblingName string `json:"sibling_name,omitempty"`
+	// Listener names the process that serves an old leaf on this host, when it may
+	// be seen and is older than the files.
+	Listener string `json:"listener,omitempty"`
 	// Lost are names that the served leaf covers and the leaf on disk does not.
 	Lost []string `json:"lost,omitempty"`
 	// Unheard: the probe ended before this address answered at all.
@@ -235,6 +282,11 @@ func (s State) clone() State {
 	if s.Fault != nil {
 		f := *s.Fault
 		c.Fault = &f
+	}
+	c.Expiry = slices.Clone(s.Expiry)
+	if s.Alert != nil {
+		a := *s.Alert
+		c.Alert = &a
 	}
 	if s.Probe != nil {
 		p := *s.Probe

@@ -24,6 +24,8 @@ const (
 	lateTrouble  = 5 * time.Minute  // and later
 	stuckProbe   = 30 * time.Minute // a probe that is this late is asked for again; the shell answers every one
 	maxAttempts  = 3                // reloads of one server for one renewal
+	longestRun   = time.Hour        // the grace waits no longer for the ACME client's run to end
+	pairBroken   = 10 * time.Minute // a pair that is broken for so long kills the next reload, whoever makes it
 )
 
 type step struct {
@@ -32,6 +34,9 @@ type step struct {
 	s    *State
 	draw float64
 	cmds []Command
+	// looked: a round that can be judged was taken in.
+	looked   bool
+	impaired string
 }
 
 // Step decides. It is pure: the same arguments give the same answer. Events are
@@ -39,7 +44,7 @@ type step struct {
 func Step(now time.Time, p Policy, s State, in Input) (State, []Command) {
 	s = s.clone()
 	s.Version, s.Name = StateVersion, p.Name
-	k := &step{now: now, p: &p, s: &s, draw: in.Draw}
+	k := &step{now: now, p: &p, s: &s, draw: in.Draw, impaired: in.Impaired}
 	switch {
 	case in.Boot:
 		k.boot()
@@ -57,13 +62,19 @@ func Step(now time.Time, p Policy, s State, in Input) (State, []Command) {
 		k.round(in.Round)
 	case in.Reload != nil:
 		k.reloaded(in.Reload)
+	case in.Client != nil:
+		k.client(in.Client.Running)
+	case in.Left:
+		k.left()
+		return s, k.cmds
 	}
 	k.tick()
+	k.people()
 	return s, k.cmds
 }
 
 // Wake returns when Step wants a tick; zero: never by itself.
-func Wake(s State) time.Time {
+func Wake(p Policy, s State) time.Time {
 	var at time.Time
 	earlier := func(t time.Time) {
 		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
@@ -79,6 +90,11 @@ func Wake(s State) time.Time {
 		earlier(s.Probe.late())
 	default:
 		earlier(s.NextProbe)
+	}
+	for _, t := range moments(&p, &s) {
+		if t.After(s.Judged) {
+			earlier(t)
+		}
 	}
 	return at
 }
@@ -104,14 +120,25 @@ func (k *step) boot() {
 	s.Fresh, s.Probe, s.NextProbe = false, nil, k.now
 	// Times that a wrong clock wrote must not hold the story up for ever. What
 	// became of a reload that was asked for, the shell tells.
-	t := s.Story
-	if t == nil {
-		return
-	}
 	latest := func(at *time.Time, d time.Duration) {
 		if limit := k.now.Add(d); at.After(limit) {
 			*at = limit
 		}
+	}
+	if a := s.Alert; a != nil {
+		latest(&a.Since, 0)
+		latest(&a.Told, 0)
+		latest(&a.Cleared, 0)
+	}
+	if f := s.Fault; f != nil {
+		latest(&f.Since, 0)
+	}
+	t := s.Story
+	if t == nil {
+		return
+	}
+	if t.Running { // whether it still does is asked afresh
+		t.Running, t.GraceEnd = false, k.now.Add(k.p.Grace)
 	}
 	latest(&t.GraceEnd, k.p.Grace)
 	latest(&t.Deadline, k.p.Deadline)
@@ -190,6 +217,7 @@ func (k *step) open(before *notify.Certificate, baseline bool) {
 		Since: s.Disk.Since, At: k.now, GraceEnd: k.now.Add(k.p.Grace), Fast: k.now,
 	}
 	s.Standing, s.Probe, s.Rechecks, s.NextProbe = Open, nil, 0, time.Time{}
+	s.Findings = nil // they tell of the leaf before
 	if !baseline {
 		k.say(notify.RenewalDetected, notify.Info, func(d *notify.Data) {
 			d.Detail = "a new certificate with its key is on disk"
@@ -248,6 +276,7 @@ func (k *step) removed() {
 			path = s.Fault.Path
 		}
 		s.Fault = nil
+		k.alert(s.Alert.end(k.now, "the certificate was deleted; it is no longer watched"))
 		if said {
 			k.say(notify.FileRemoved, notify.Info, func(d *notify.Data) {
 				d.Certificate = &notify.Certificate{Name: k.p.Name, Path: path}
@@ -263,10 +292,43 @@ func (k *step) removed() {
 		})
 	}
 	s.Fault, s.Probe, s.Standing = nil, nil, Removed
+	k.alert(s.Alert.end(k.now, "the certificate was deleted; it is no longer watched"))
 	k.say(notify.FileRemoved, notify.Info, func(d *notify.Data) {
 		d.RenewalID = ""
 		d.Detail = "the certificate was deleted; it is no longer watched"
 	})
+}
+
+// left: it is not configured any more. What was open is brought to its end.
+func (k *step) left() {
+	s := k.s
+	k.dropPending()
+	if t := s.Story; !t.ended() {
+		k.end(notify.DeployUnverified, notify.Warning, func(d *notify.Data) {
+			d.Detail = "the certificate left the configuration before it was proven to be served"
+		})
+		s.Standing = Unverified
+	}
+	k.alert(s.Alert.end(k.now, "the certificate left the configuration; it is no longer watched"))
+	s.Probe, s.NextProbe = nil, time.Time{}
+}
+
+// client takes in whether a run of the ACME client goes on: its own hooks have
+// until some time after its end.
+func (k *step) client(running bool) {
+	t := k.s.Story
+	if k.s.Standing != Open || t.GraceOver || t.Running == running {
+		return
+	}
+	t.Running = running
+	t.GraceEnd = t.At.Add(longestRun)
+	if running {
+		return
+	}
+	if end := k.now.Add(k.p.Grace); end.Before(t.GraceEnd) {
+		t.GraceEnd = end
+	}
+	k.again() // what runs would last until the hour is over
 }
 
 // round takes in what a probe found.
@@ -292,7 +354,11 @@ func (k *step) round(in *Round) {
 	wasFresh := s.Fresh
 	s.Fresh = s.Fresh || in.Impaired == ""
 	served := k.allServing()
-	impaired := in.Impaired != ""
+	if in.Impaired != "" {
+		k.impaired = in.Impaired
+	}
+	impaired := k.impaired != ""
+	k.looked = !impaired && !slices.ContainsFunc(in.Findings, func(f Finding) bool { return f.Unheard && k.excluded(f) == "" })
 	switch s.Standing {
 	case Open:
 		k.roundOpen(served, impaired, wasFresh, in.Facts)
@@ -368,6 +434,9 @@ func (k *step) roundOpen(served, impaired, wasFresh bool, facts *Facts) {
 		}
 		s.NextProbe = k.now.Add(impairedLook)
 		return
+	}
+	if until := k.window(); until.After(k.now) && t.Deadline.Before(until.Add(k.p.Deadline)) {
+		t.Deadline = until.Add(k.p.Deadline) // it waits for the server's window
 	}
 	if !k.now.Before(t.Deadline) {
 		if k.nearly() && !t.Extended {

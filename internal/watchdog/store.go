@@ -9,10 +9,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
-	"github.com/renewatch/renewatch/internal/durable"
 	"github.com/renewatch/renewatch/notify"
 	"github.com/renewatch/renewatch/watch"
 )
@@ -21,7 +21,7 @@ import (
 const maxStateFile = 8 << 20
 
 func (k *Keeper) statePath(name string) string {
-	return filepath.Join(k.o.StateDir, "certificates", notify.Token(name)+".json")
+	return filepath.Join("certificates", notify.Token(name)+".json")
 }
 
 // readState reads what is remembered of a certificate. A file that cannot be
@@ -29,7 +29,7 @@ func (k *Keeper) statePath(name string) string {
 func (k *Keeper) readState(name string) (State, error) {
 	path := k.statePath(name)
 	var s State
-	err := readJSON(path, &s)
+	err := k.files.read(path, &s)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return State{}, nil
@@ -40,16 +40,7 @@ func (k *Keeper) readState(name string) (State, error) {
 			return s, nil
 		}
 	}
-	return State{}, errors.Join(err, putAside(path))
-}
-
-// putAside keeps a file that cannot be understood, for a person to look at.
-func putAside(path string) error {
-	err := os.Rename(path, fmt.Sprintf("%s.unreadable-%d", path, time.Now().Unix()))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
+	return State{}, errors.Join(err, k.files.putAside(path))
 }
 
 // sound says what a state from disk lacks that Step relies on.
@@ -78,7 +69,7 @@ func (s *State) sound() error {
 
 // checkStates refuses a directory that a newer version wrote.
 func (k *Keeper) checkStates() error {
-	return eachState(k.o.StateDir, func(path string, s State) error {
+	return k.eachState(func(path string, s State) error {
 		if s.Version > StateVersion {
 			return fmt.Errorf("%s: %w (version %d, this one knows %d)", path, ErrNewerState, s.Version, StateVersion)
 		}
@@ -87,14 +78,14 @@ func (k *Keeper) checkStates() error {
 }
 
 // eachState calls f for every state that can be read.
-func eachState(dir string, f func(path string, s State) error) error {
-	paths, err := filepath.Glob(filepath.Join(globEscape(dir), "certificates", "*.json"))
+func (k *Keeper) eachState(f func(path string, s State) error) error {
+	paths, err := k.files.list("certificates")
 	if err != nil {
 		return err
 	}
 	for _, path := range paths {
 		var s State
-		if readJSON(path, &s) != nil {
+		if k.files.read(path, &s) != nil {
 			continue
 		}
 		if err := f(path, s); err != nil {
@@ -124,6 +115,35 @@ func readJSON(path string, v any) error {
 	return json.NewDecoder(f).Decode(v)
 }
 
+const (
+	writeEvery = time.Second            // how often states that promise nothing are written
+	someWrites = 100 * time.Millisecond // for so long
+	lastWrites = 4 * time.Second        // at the end, for so long
+)
+
+// promises reports whether a state must be on disk before anything is done: it
+// decides events, or something that costs, or takes in how that ended. What else
+// a kill may take is found out again.
+func promises(in Input, next State, cmds []Command) bool {
+	return len(next.Outbox) > 0 || in.Reload != nil || in.Removed || in.Left ||
+		slices.ContainsFunc(cmds, func(c Command) bool { _, probe := c.(Probe); return !probe })
+}
+
+// writeDirty writes the states that promise nothing, as far as it gets.
+func (k *Keeper) writeDirty(within time.Duration) {
+	end := k.clock.Now().Add(within)
+	for name, c := range k.dirty {
+		if err := k.write(c, c.state); err != nil {
+			k.agent.raise("state", "the state directory cannot be written: "+err.Error(), "is the disk full?")
+			return
+		}
+		delete(k.dirty, name)
+		if k.clock.Now().After(end) {
+			return
+		}
+	}
+}
+
 // write makes a state durable, unless it stands there already.
 func (k *Keeper) write(c *cert, s State) error {
 	data, err := json.Marshal(s)
@@ -134,10 +154,13 @@ func (k *Keeper) write(c *cert, s State) error {
 	if sum == c.written {
 		return nil
 	}
-	if err := durable.WriteFile(k.statePath(c.policy.Name), data, 0o600); err != nil {
+	if err := k.files.write(k.statePath(c.policy.Name), data); err != nil {
 		return err
 	}
 	c.written = sum
+	if k.dirty[c.policy.Name] == c {
+		delete(k.dirty, c.policy.Name)
+	}
 	k.agent.clear("state")
 	if s.Standing != Unknown {
 		k.agent.clear("state:" + s.Name)
@@ -148,7 +171,7 @@ func (k *Keeper) write(c *cert, s State) error {
 // resumeGlobs takes up the certificates that a glob had found before, so that
 // one that was deleted meanwhile is said.
 func (k *Keeper) resumeGlobs() {
-	_ = eachState(k.o.StateDir, func(_ string, s State) error {
+	_ = k.eachState(func(_ string, s State) error {
 		if k.certs[s.Name] != nil || s.Disk == nil || s.Standing == Removed {
 			return nil
 		}
@@ -170,6 +193,30 @@ func (k *Keeper) resumeGlobs() {
 			break
 		}
 		return nil
+	})
+}
+
+// leave brings what is remembered of certificates that are not configured any
+// more to its end.
+func (k *Keeper) leave() {
+	_ = k.eachState(func(_ string, s State) error {
+		open := s.Story != nil && !s.Story.ended() || s.Alert != nil && s.Alert.Level != ""
+		if k.certs[s.Name] != nil || !open || s.Version > StateVersion || s.sound() != nil || k.claimed(s) {
+			return nil
+		}
+		c := &cert{path: "", state: s, conf: &Certificate{}}
+		c.policy = Policy{Name: s.Name, Host: k.o.Host, Instance: k.o.Instance}
+		k.flush(c)
+		k.apply(c, Input{Left: true})
+		return nil
+	})
+}
+
+// claimed reports whether a glob may yet find the certificate of a state.
+func (k *Keeper) claimed(s State) bool {
+	return s.Disk == nil || slices.ContainsFunc(k.setup.Certificates, func(c Certificate) bool {
+		ok, _ := filepath.Match(c.Source.Cert, s.Disk.Leaf.Path)
+		return ok && c.Source.Name == ""
 	})
 }
 

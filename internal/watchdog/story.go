@@ -29,7 +29,7 @@ func (k *step) say(kind notify.Kind, sev notify.Severity, fill func(*notify.Data
 	s := k.s
 	s.Events++
 	d := notify.Draft{Kind: kind, Certificate: k.p.Name, Time: k.now, Occurrence: s.Events}
-	d.Data.Severity = sev
+	d.Data.Severity, d.Data.Silenced = sev, k.silenced()
 	if s.Disk != nil {
 		leaf := s.Disk.Leaf
 		d.Data.Certificate = &leaf
@@ -68,6 +68,8 @@ func (k *step) excluded(f Finding) string {
 	switch {
 	case k.unconfirmed(f):
 		return "unconfirmed"
+	case k.hushed(f):
+		return "silenced"
 	case f.Unheard && f.Required:
 		return ""
 	case f.Code == string(verify.NotTestable):
@@ -239,11 +241,14 @@ func (k *step) failed() {
 		d.Verdicts, d.Excluded, d.Cause = k.verdicts(), k.excludedList(), cause
 		d.Detail, d.Hint = k.failure(cause)
 		d.Next = &notify.Next{Action: "person"}
-		if at := k.comingReload(); !at.IsZero() && (cause == CauseNotReloaded || cause == CauseLimit) {
-			d.Next = &notify.Next{Action: "reload", At: at}
+		switch cause {
+		case CauseNotReloaded, CauseLimit, CauseWindow:
+			d.Next = k.next()
+		case CauseSilenced:
+			d.Next = &notify.Next{Action: "reload", At: k.silenceEnd()}
 		}
 	})
-	s.Standing = Failed
+	s.Standing, s.Story.Cause = Failed, cause
 }
 
 // cause says why the certificate is not served, as far as is known.
@@ -266,7 +271,7 @@ func (k *step) cause() string {
 			other = true
 		}
 	}
-	for _, c := range []string{CausePair, CauseChain, CauseUntrusted, CauseOlder, CauseDates, CauseNames, CauseKeyType, CauseOtherPair, CauseLimit} {
+	for _, c := range []string{CausePair, CauseChain, CauseUntrusted, CauseOlder, CauseDates, CauseNames, CauseKeyType, CauseOtherPair, CauseSilenced, CauseWindow, CauseLimit} {
 		if c == CauseLimit && !k.limited() {
 			continue // the reloads of this renewal are used up: that is why it failed, not what it failed of
 		}
@@ -340,6 +345,9 @@ func (k *step) failure(cause string) (detail, hint string) {
 			hint = "reload the server (renewatch runs with --no-repair)"
 		} else if hint == "" {
 			hint = "reload or restart the server by hand and look for a second instance of it"
+		}
+		if worst != nil && worst.Listener != "" {
+			hint = worst.Listener + " has listened there since before the files were written: end or restart that process"
 		}
 	}
 	return detail, hint

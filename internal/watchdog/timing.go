@@ -41,6 +41,7 @@ func (k *step) tick() {
 		k.cmds = slices.DeleteFunc(k.cmds, func(c Command) bool { _, is := c.(Probe); return is })
 		return
 	}
+	k.minded()
 	if s.Probe != nil {
 		if k.now.Before(s.Probe.late()) {
 			return
@@ -61,6 +62,25 @@ func (k *step) tick() {
 		}
 	default:
 		k.ask(Routine, time.Time{})
+	}
+}
+
+// minded takes in that a silence began or ended: nothing is repaired in it, and
+// what it held back is looked at as soon as it is over.
+func (k *step) minded() {
+	t := k.s.Story
+	if t == nil {
+		return
+	}
+	if k.silenced() {
+		k.dropPending()
+		return
+	}
+	for server, cause := range t.Holding {
+		if cause == CauseSilenced {
+			delete(t.Holding, server)
+			k.again()
+		}
 	}
 }
 

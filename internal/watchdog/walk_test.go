@@ -140,7 +140,7 @@ func (w *world) see() {
 func (w *world) pass(d time.Duration) {
 	end := w.now.Add(d)
 	for range 200 {
-		at := Wake(w.s)
+		at := Wake(w.p, w.s)
 		if at.IsZero() || at.After(end) {
 			break
 		}
@@ -268,7 +268,7 @@ func (w *world) step(in Input) {
 			}
 		}
 	}
-	if next.Standing == Open && w.p.Watched && Wake(next).IsZero() {
+	if next.Standing == Open && w.p.Watched && Wake(w.p, next).IsZero() {
 		w.fail("an open story that never wakes")
 	}
 	w.s = next
