@@ -21,10 +21,11 @@ import (
 // benchDaemon starts the real binary, as it is built for release, beside n
 // certificates that one server serves.
 type benchDaemon struct {
-	dir string
-	ca  *certtest.CA
-	srv *certtest.Server
-	cmd *exec.Cmd
+	dir     string
+	ca      *certtest.CA
+	srv     *certtest.Server
+	cmd     *exec.Cmd
+	started time.Time
 }
 
 func startBench(b *testing.B, n int, nats string) *benchDaemon {
@@ -47,7 +48,7 @@ func startBench(b *testing.B, n int, nats string) *benchDaemon {
 	}
 	b.Cleanup(d.srv.Close)
 	var conf strings.Builder
-	fmt.Fprintf(&conf, "host: bench\nstate_dir: %s/state\nnats: %s\nhttp: {enabled: false}\ndefaults: {verify: {ca: %s/ca.pem}}\ncertificates:\n", d.dir, nats, d.dir)
+	fmt.Fprintf(&conf, "host: bench\nstate_dir: %s/state\nnats: %s\nhttp: {listen: \"127.0.0.1:0\"}\ndefaults: {verify: {ca: %s/ca.pem}}\ncertificates:\n", d.dir, nats, d.dir)
 	for i := range n {
 		fmt.Fprintf(&conf, "  - cert: %s\n    name: %s\n    endpoints: [\"https://%s:%d?address=127.0.0.1\"]\n", d.file(i, "fullchain.pem"), d.name(i), d.name(i), d.srv.Addr().Port())
 	}
@@ -58,6 +59,7 @@ func startBench(b *testing.B, n int, nats string) *benchDaemon {
 		b.Fatal(err)
 	}
 	d.cmd = exec.Command(bin, "run", "--config", filepath.Join(d.dir, "c.yaml"))
+	d.started = time.Now()
 	if err := d.cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
@@ -86,7 +88,12 @@ func (d *benchDaemon) write(b *testing.B, i int, from time.Duration) time.Time {
 // wait returns the time of the n-th event of a kind.
 func (d *benchDaemon) wait(b *testing.B, kind notify.Kind, n int) time.Time {
 	b.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	return d.waitFor(b, kind, n, 2*time.Minute)
+}
+
+func (d *benchDaemon) waitFor(b *testing.B, kind notify.Kind, n int, within time.Duration) time.Time {
+	b.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	for r, err := range notify.Follow(ctx, filepath.Join(d.dir, "state", "journal"), notify.Filter{}) {
 		if err != nil {
@@ -98,7 +105,7 @@ func (d *benchDaemon) wait(b *testing.B, kind notify.Kind, n int) time.Time {
 			}
 		}
 	}
-	b.Fatalf("no %s", kind)
+	b.Fatalf("%d more of %s were waited for", n, kind)
 	return time.Time{}
 }
 
@@ -164,11 +171,5 @@ func (d *benchDaemon) cpu(b *testing.B) time.Duration {
 // rss is the memory the daemon holds, in MB.
 func (d *benchDaemon) rss(b *testing.B) float64 {
 	b.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
-	if err != nil {
-		b.Skip("no /proc here")
-	}
-	_, rest, _ := strings.Cut(string(status), "VmRSS:")
-	kb, _ := strconv.ParseFloat(strings.Fields(rest)[0], 64)
-	return kb * 1024 / 1e6
+	return d.memory(b, "VmRSS:")
 }

@@ -146,6 +146,7 @@ func (d *daemon) mind(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		d.mindSilences()
 		if first {
 			debug.FreeOSMemory() // what the start took is not needed again
 		}

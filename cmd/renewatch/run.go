@@ -24,6 +24,7 @@ import (
 	"github.com/renewatch/renewatch/internal/config"
 	"github.com/renewatch/renewatch/internal/durable"
 	"github.com/renewatch/renewatch/internal/reload"
+	"github.com/renewatch/renewatch/internal/silence"
 	"github.com/renewatch/renewatch/internal/status"
 	"github.com/renewatch/renewatch/internal/systemd"
 	"github.com/renewatch/renewatch/internal/watchdog"
@@ -57,6 +58,7 @@ type daemon struct {
 	journal  *notify.Journal
 	keeper   *watchdog.Keeper
 	watcher  *watch.Watcher
+	silences *silences
 	beats    status.Beats
 	started  time.Time
 
@@ -135,12 +137,18 @@ func (d *daemon) run() error {
 
 	d.watcher = watch.New(watch.Options{Beat: func() { d.beats.Beat(watcherBeat) }})
 	resolver := &watchdog.Resolver{}
+	d.silences = &silences{dir: silence.In(cfg.StateDir)}
+	silenced, _, err := d.silences.look(d)
+	if err != nil {
+		d.log.Error().Err(err).Msg("no silence is in force")
+	}
 	d.keeper, err = watchdog.New(watchdog.Options{
 		StateDir: cfg.StateDir, Host: host, Instance: instance, Version: thisBuild().Version,
 		Journal: d.journal, Watcher: d.watcher, Resolver: resolver,
 		Prober:   &verify.Prober{Resolver: resolver},
 		Reloader: reload.Runner{Units: systemd.Units{}},
-		Log:      d.log, Beat: func() { d.beats.Beat(keeperBeat) },
+		Silences: silenced, Pairs: loaded, Listener: (&listeners{}).older,
+		Log: d.log, Beat: func() { d.beats.Beat(keeperBeat) },
 		BuildTime: thisBuild().time(), Newest: d.journal.Newest(),
 	}, setup)
 	if errors.Is(err, watchdog.ErrNewerState) {

@@ -15,8 +15,11 @@ import (
 // keeperSetup turns a configuration into what the keeper takes. Roots are read
 // afresh, so that a reload of the configuration also sees new ones.
 func keeperSetup(cfg *config.Config, repair bool) (watchdog.Setup, error) {
-	s := watchdog.Setup{Servers: map[string]reload.Server{}}
+	s := watchdog.Setup{Servers: map[string]reload.Server{}, Windows: map[string]watchdog.Window{}}
 	for name, c := range cfg.Servers {
+		if w := windows(c); len(w) > 0 {
+			s.Windows[name] = w
+		}
 		server := reload.Server{Name: name, Way: way(c.Way), Test: c.Test}
 		if c.Then != nil {
 			then := way(*c.Then)

@@ -130,6 +130,19 @@ type Server struct {
 	Way  Way
 	Test []string // run before a reload; a failure holds it
 	Then *Way     // another way, tried last
+	// Windows in which it may be reloaded; nil: at any time.
+	Windows []Window
+}
+
+// Window is a span of local time in which a server may be reloaded.
+type Window struct {
+	// Days on which it begins, Monday first, each once; nil: every day.
+	Days []time.Weekday
+	// From and To are what the clock shows, as time since midnight; never equal. A
+	// To before From is on the next day; it can be 24 h.
+	From, To time.Duration
+	// Zone of that clock; nil: the host's.
+	Zone *time.Location
 }
 
 // Way is one way to reload: exactly one of Unit, Command and Signal is set.

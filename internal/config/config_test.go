@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -105,7 +106,7 @@ nats:
 http: {enabled: false, listen: ":9000"}
 journal: {keep: 1w, max_size: 2GiB}
 servers:
-  nginx: {unit: nginx.service}
+  nginx: {unit: nginx.service, windows: [{days: [mon-wed, sun], from: 02:00, to: "05:30", tz: Europe/Berlin}, {from: '22:00', to: 00:00}]}
   haproxy:
     command: [haproxy-reload]
     test: [haproxy, -c, -q, -f, /etc/haproxy/haproxy.cfg]
@@ -135,6 +136,10 @@ certificates:
 `
 
 func TestEveryKeyIsRead(t *testing.T) {
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
 	cfg := load(t, full)
 	want := Config{
 		StateDir: "/var/lib/rw", Host: "web1.example.org", Log: Log{"debug", "json"},
@@ -144,7 +149,10 @@ func TestEveryKeyIsRead(t *testing.T) {
 		HTTP:    HTTP{Listen: ":9000"},
 		Journal: Journal{Keep: 7 * day, MaxSize: 2 << 30},
 		Servers: map[string]Server{
-			"nginx":   {Name: "nginx", Way: Way{Unit: "nginx.service"}},
+			"nginx": {Name: "nginx", Way: Way{Unit: "nginx.service"}, Windows: []Window{
+				{Days: []time.Weekday{time.Monday, time.Tuesday, time.Wednesday, time.Sunday}, From: 2 * time.Hour, To: 5*time.Hour + 30*time.Minute, Zone: berlin},
+				{From: 22 * time.Hour},
+			}},
 			"haproxy": {Name: "haproxy", Way: Way{Command: []string{"haproxy-reload"}}, Test: []string{"haproxy", "-c", "-q", "-f", "/etc/haproxy/haproxy.cfg"}},
 			"dovecot": {Name: "dovecot", Way: Way{Signal: "HUP", PIDFile: "/run/dovecot/master.pid"}, Then: &Way{Unit: "dovecot.service"}},
 		},
@@ -217,7 +225,7 @@ func TestTheTableCoversConfig(t *testing.T) {
 	walk(file(), reflect.TypeFor[Config]())
 	elsewhere := []string{"Config.Files", "Config.Origins", "Config.notes", "NATS.Token", "NATS.Password", "Server.Name", "Certificate.At", "Endpoint.Text"}
 	for _, typ := range []reflect.Type{reflect.TypeFor[Config](), reflect.TypeFor[Log](), reflect.TypeFor[NATS](), reflect.TypeFor[TLS](),
-		reflect.TypeFor[Embedded](), reflect.TypeFor[HTTP](), reflect.TypeFor[Journal](), reflect.TypeFor[Server](), reflect.TypeFor[Way](),
+		reflect.TypeFor[Embedded](), reflect.TypeFor[HTTP](), reflect.TypeFor[Journal](), reflect.TypeFor[Server](), reflect.TypeFor[Window](), reflect.TypeFor[Way](),
 		reflect.TypeFor[Defaults](), reflect.TypeFor[Certificate](), reflect.TypeFor[Verify](), reflect.TypeFor[Endpoint]()} {
 		for i := range typ.NumField() {
 			if name := typ.Name() + "." + typ.Field(i).Name; !listed[name] && !slices.Contains(elsewhere, name) {
@@ -269,6 +277,52 @@ func TestParseDuration(t *testing.T) {
 }
 
 // A server's name may hold what paths are made of.
+func TestWindowDays(t *testing.T) {
+	const mon, tue, thu, fri, sat, sun = time.Monday, time.Tuesday, time.Thursday, time.Friday, time.Saturday, time.Sunday
+	schema := compile(t)
+	for days, want := range map[string][]time.Weekday{
+		"null":             nil,
+		"mon":              {mon},
+		"[sun, tue]":       {tue, sun},
+		"thu-sat":          {thu, fri, sat},
+		"[fri-mon]":        {mon, fri, sat, sun},
+		"[sat-sun, tue]":   {tue, sat, sun},
+		"mon-mon":          {mon},
+		"[tue-mon]":        {mon, tue, time.Wednesday, thu, fri, sat, sun},
+		"['mon', \"tue\"]": {mon, tue},
+	} {
+		text := "servers: {a: {unit: a.service, windows: [{days: " + days + ", from: 02:00, to: 05:00}]}}\n"
+		cfg := load(t, text)
+		if got := cfg.Servers["a"].Windows[0].Days; !slices.Equal(got, want) {
+			t.Errorf("%s: got %v, want %v", days, got, want)
+		}
+		again(t, cfg)
+		if got := judge(schema, []byte(text)); got != "accepts, it cannot tell" {
+			t.Errorf("%s: the schema %s", days, got)
+		}
+	}
+}
+
+// Every minute of the day is read and shown as it was written, quoted or plain.
+func TestWindowTimes(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("servers:\n")
+	for h := range 24 {
+		fmt.Fprintf(&b, "  s%d:\n    unit: a.service\n    windows:\n", h)
+		for m := h * 60; m < h*60+60; m++ {
+			fmt.Fprintf(&b, "      - {from: %02d:%02d, to: \"%02d:%02d\"}\n", h, m%60, (m+1)/60, (m+1)%60)
+		}
+	}
+	cfg := load(t, b.String())
+	for m := range 24 * 60 {
+		w := cfg.Servers[fmt.Sprintf("s%d", m/60)].Windows[m%60]
+		if at := time.Duration(m) * time.Minute; w.From != at || w.To != at+time.Minute {
+			t.Errorf("minute %d: %s to %s", m, w.From, w.To)
+		}
+	}
+	again(t, cfg)
+}
+
 func TestServerNames(t *testing.T) {
 	cfg := load(t, "servers:\n  a: {unit: x.service}\n  a.unit: {unit: y.service}\n  php@8.2: {unit: z.service}\n")
 	for name, unit := range map[string]string{"a": "x.service", "a.unit": "y.service", "php@8.2": "z.service"} {

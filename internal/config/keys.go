@@ -33,8 +33,8 @@ func defaults() *Config {
 
 // later are keys that other versions know.
 var later = map[string]bool{
-	"windows": true, "renew": true, "logs": true, "context": true,
-	"service": true, "heartbeat": true, "discover": true, "silences": true,
+	"renew": true, "logs": true, "context": true,
+	"service": true, "heartbeat": true, "discover": true,
 }
 
 // file returns the table of a main file's keys: the one description that the
@@ -68,12 +68,15 @@ func file() *object {
 			}},
 			certificates,
 		},
+		other: map[string]string{"silence": silenceHint, "silences": silenceHint},
 	}
 }
 
+const silenceHint = "a silence is no configuration: see renewatch silence --help"
+
 // added returns the table of a conf.d file's keys.
 func added() *object {
-	o := &object{example: "a file in conf.d holds servers: and certificates:", fields: []field{servers, certificates}, other: map[string]string{}}
+	o := &object{example: "a file in conf.d holds servers: and certificates:", fields: []field{servers, certificates}, other: file().other}
 	for _, k := range file().keys() {
 		if o.field(k) == nil {
 			o.other[k] = "only the main file holds it; a file in conf.d holds servers and certificates"
@@ -178,7 +181,8 @@ var servers = field{key: "servers", name: "Servers", about: "The programs that s
 		example: way,
 		fields: append(wayFields("Way."),
 			field{key: "test", name: "Test", quiet: true, shape: commandLine(0), about: "Command run before a reload; a failure holds the reload."},
-			field{key: "then", name: "Then", quiet: true, shape: optional{&object{fields: wayFields(""), rules: wayRules(), example: way}}, about: "Another way, tried last."},
+			field{key: "then", name: "Then", quiet: true, shape: optional{&object{fields: wayFields(""), rules: wayRules(), example: way, other: map[string]string{"windows": "it belongs to the server itself, beside then"}}}, about: "Another way, tried last."},
+			windows,
 		),
 		rules: wayRules(),
 		other: map[string]string{
@@ -186,6 +190,7 @@ var servers = field{key: "servers", name: "Servers", about: "The programs that s
 			"service": "write unit",
 			"cmd":     "write command",
 			"exec":    "write command",
+			"window":  "write windows, a list",
 		},
 	},
 }}
@@ -231,6 +236,7 @@ var certificates = field{key: "certificates", name: "Certificates", about: "The 
 			"url":       "write endpoints: [https://www.example.org]",
 			"urls":      "write endpoints: [https://www.example.org]",
 			"domains":   "write endpoints: [https://www.example.org]",
+			"windows":   "it belongs to a server: servers: {nginx: {unit: nginx.service, windows: [...]}}",
 		},
 		prepare: func(d *decoder, _ place, n *node, into reflect.Value) {
 			into.Set(reflect.ValueOf(Certificate{

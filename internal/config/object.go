@@ -182,7 +182,7 @@ func (o *object) unknown(key string) string {
 		return "not in this version"
 	}
 	known := o.keys()
-	if near := nearest(key, known); near != "" {
+	if near := Nearest(key, known); near != "" {
 		return "did you mean " + near + "?"
 	}
 	if first, rest, ok := strings.Cut(key, "."); ok && o.field(first) != nil {

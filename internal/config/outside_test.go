@@ -242,6 +242,8 @@ func TestShow(t *testing.T) {
 		"  password_file: \"\" # default\n",
 		"    max_store: 64MiB # renewatch.yaml:14:63\n",
 		"  keep: 7d # renewatch.yaml:16:17\n",
+		"    windows:\n      - days: [mon, tue, wed, sun] # renewatch.yaml:18:49\n        from: \"02:00\" # renewatch.yaml:18:71\n        to: \"05:30\" # renewatch.yaml:18:82\n        tz: Europe/Berlin # renewatch.yaml:18:95\n" +
+			"      - days: null # default: every day\n        from: \"22:00\" # renewatch.yaml:18:118\n        to: \"00:00\" # renewatch.yaml:18:131\n        tz: null # default: the host's time zone\n",
 		"  dovecot: # renewatch.yaml:22:3\n    signal: HUP # renewatch.yaml:22:21\n    pidfile: /run/dovecot/master.pid # renewatch.yaml:22:38\n    then: # renewatch.yaml:22:69\n      unit: dovecot.service # renewatch.yaml:22:76\n",
 		"    deadline: 15m # default\n    retries: [0s, 1m30s] # renewatch.yaml:28:14\n",
 		"  - cert: /etc/letsencrypt/live/www.example.org/fullchain.pem # renewatch.yaml:31:11\n    name: www.example.org # from the path of cert\n",

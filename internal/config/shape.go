@@ -69,7 +69,7 @@ func (t text) decode(d *decoder, p place, n *node, into reflect.Value) {
 	}
 	if t.enum != nil && !slices.Contains(t.enum, s) {
 		hint := example
-		if near := nearest(s, t.enum); near != "" {
+		if near := Nearest(s, t.enum); near != "" {
 			hint = "did you mean " + near + "? " + hint
 		}
 		d.fail(p, n, p.path+shown+" is not one of "+strings.Join(t.enum, ", "), hint)

@@ -95,7 +95,7 @@ func (d *decoder) references() {
 		hint := "there are no servers yet: add servers: {" + name + ": {unit: " + name + ".service}}"
 		if len(known) > 0 {
 			hint = "known servers: " + strings.Join(known[:min(len(known), 20)], ", ") + "; or none"
-			if near := nearest(name, known); near != "" {
+			if near := Nearest(name, known); near != "" {
 				hint = "did you mean " + near + "? " + hint
 			}
 		}

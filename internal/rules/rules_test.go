@@ -36,15 +36,18 @@ var owners = []struct {
 
 // islands are the libraries, and what of ours they may import.
 var islands = map[string][]string{
-	"watch":            {"internal/durable"},
-	"verify":           {"internal/durable"},
-	"notify":           {"internal/durable"},
-	"internal/durable": {},
-	"internal/reload":  {"internal/durable"},
-	"internal/systemd": {"internal/reload"},
-	"internal/natsd":   {"notify", "internal/durable"},
-	"internal/status":  {"internal/durable"},
-	"internal/config":  {"verify"},
+	"watch":             {"internal/durable"},
+	"verify":            {"internal/durable"},
+	"notify":            {"internal/durable"},
+	"internal/durable":  {},
+	"internal/reload":   {"internal/durable"},
+	"internal/systemd":  {"internal/reload"},
+	"internal/natsd":    {"notify", "internal/durable"},
+	"internal/status":   {"internal/durable"},
+	"internal/config":   {"verify"},
+	"internal/silence":  {"verify"},
+	"internal/discover": {},
+	"internal/lineage":  {},
 	"internal/watchdog": {
 		"watch", "verify", "notify", "internal/reload", "internal/durable",
 	},

@@ -33,8 +33,8 @@ type Seen struct {
 	Leaf    notify.Certificate
 	Since   time.Time // first sign of the change
 	Facts   Facts
-	History []Known  // known from elsewhere, such as certbot's archive
-	Chain   [][]byte // DER of the file's certificates, leaf first
+	History []Known // known from elsewhere, such as certbot's archive
+	Chain   []DER   // the file's certificates, leaf first
 }
 
 // ClientRun tells whether a run of the ACME client goes on that may have written

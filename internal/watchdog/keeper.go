@@ -48,6 +48,8 @@ type Keeper struct {
 
 	ended chan struct{} // closed when Run returns
 
+	probing      int      // probes that run
+	queue        []ticket // probes that wait for their turn
 	silences     []Silenced
 	inGrace      map[string]*cert // certificates whose grace is not over
 	clientsAsked bool
@@ -74,6 +76,7 @@ type cert struct {
 	state   State
 	written [32]byte // hash of the state as written
 	cancel  context.CancelFunc
+	probing uint64     // id of the probe that runs; 0: none does
 	backlog []Input    // what could not be written yet, in its order
 	waiting bool       // a flush is tried again later
 	held    *roundDone // what was found while a reload for it ran
@@ -95,7 +98,7 @@ func newKeeper(o Options, setup Setup, on files) (*Keeper, error) {
 		o.Clock = systemClock{}
 	}
 	k := &Keeper{
-		o: o, log: o.Log, clock: o.Clock, files: on, setup: setup,
+		o: o, log: o.Log, clock: o.Clock, files: on, setup: setup, silences: o.Silences,
 		certs: map[string]*cert{}, servers: map[string]*server{}, names: newIndex(), inGrace: map[string]*cert{}, dirty: map[string]*cert{},
 		seen: make(chan watch.Observation, 64), rounds: make(chan roundDone), runs: make(chan runDone), calls: make(chan func()), ended: make(chan struct{}), newest: o.Newest,
 	}
@@ -596,6 +599,7 @@ func (k *Keeper) due() {
 		}
 	}
 	k.runServers()
+	k.nextProbes()
 	k.lookAtClients(now)
 	k.lookAtPairs(now)
 	if len(k.dirty) > 0 && !now.Before(k.dirtyAt) {

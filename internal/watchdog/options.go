@@ -79,6 +79,8 @@ type Options struct {
 	Prober   Prober
 	Reloader Reloader
 	Limits   reload.Limits // zero: the defaults
+	// Silences that hold from the start; see Keeper.SetSilences.
+	Silences []Silenced
 	// Pairs returns the certificates and keys that a server loads by its own
 	// configuration; nil: only those that are watched are known.
 	Pairs func(ctx context.Context, s reload.Server) []Pair

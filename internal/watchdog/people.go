@@ -251,7 +251,7 @@ func (k *step) found(f *affairs) {
 		if x.Address == "" {
 			c.detail = fmt.Sprintf("%s: %s", x.Endpoint, orSentence(x.Detail, x.Code))
 		}
-		if x.Listener != "" {
+		if x.Listener != "" && len(k.s.Story.Holding) == 0 {
 			c.hint = x.Listener + " has listened there since before the files were written: end or restart that process"
 		}
 		if c.level.Rank() > 0 && k.healsSoon(x) {

@@ -28,9 +28,10 @@ type job struct {
 	conf    *Certificate
 	path    string
 	probe   Probe
-	chain   [][]byte
+	chain   []DER
 	leaf    notify.Certificate
 	spread  time.Duration
+	crowded bool      // others wait for their turn
 	written time.Time // when the files were; zero while the grace lasts
 	history []verify.Fingerprint
 	targets []target
@@ -52,16 +53,44 @@ func (t target) told() string {
 	return t.URL.String()
 }
 
+// maxProbes bounds the probes that run at once: a host with thousands of
+// certificates that all change together must not need memory for all of them.
+const maxProbes = 256
+
+// ticket is a probe that waits for its turn.
+type ticket struct {
+	c  *cert
+	id uint64
+}
+
 // startProbe replaces what probes a certificate.
 func (k *Keeper) startProbe(c *cert, p Probe) {
 	k.stopProbe(c)
-	if k.ctx.Err() != nil {
-		return
+	k.queue = append(k.queue, ticket{c, p.ID})
+	k.nextProbes()
+}
+
+// nextProbes starts probes in their order as long as there is room.
+func (k *Keeper) nextProbes() {
+	for k.probing < maxProbes && len(k.queue) > 0 && k.ctx.Err() == nil {
+		t := k.queue[0]
+		k.queue[0] = ticket{}
+		if k.queue = k.queue[1:]; len(k.queue) == 0 {
+			k.queue = nil
+		}
+		if p := t.c.state.Probe; p != nil && p.ID == t.id && t.c.probing == 0 && k.certs[t.c.policy.Name] == t.c {
+			k.launch(t.c, *p)
+		}
 	}
+}
+
+func (k *Keeper) launch(c *cert, p Probe) {
+	k.probing++
+	c.probing = p.ID
 	ctx, cancel := context.WithCancel(k.ctx)
 	c.cancel = cancel
 	d := c.state.Disk
-	j := job{name: c.policy.Name, conf: c.conf, path: c.path, probe: p, chain: d.Chain, leaf: d.Leaf, spread: c.policy.Spread, targets: k.targets(c)}
+	j := job{crowded: len(k.queue) > 0, name: c.policy.Name, conf: c.conf, path: c.path, probe: p, chain: d.Chain, leaf: d.Leaf, spread: c.policy.Spread, targets: k.targets(c)}
 	if t := c.state.Story; t != nil && t.GraceOver {
 		j.written = t.Since
 	}
@@ -84,12 +113,25 @@ func (k *Keeper) stopProbe(c *cert) {
 		c.cancel()
 		c.cancel = nil
 	}
+	k.probed(c)
+}
+
+// probed notes that no probe of a certificate runs any more.
+func (k *Keeper) probed(c *cert) {
+	if c.probing != 0 {
+		c.probing = 0
+		k.probing--
+	}
 }
 
 func (k *Keeper) roundDone(r roundDone) {
 	c := k.certs[r.name]
 	if c == nil {
 		return
+	}
+	if c.probing == r.probe.ID {
+		k.probed(c)
+		defer k.nextProbes()
 	}
 	if k.reloading(r.name) {
 		// A server may serve the new leaf before its reload command has ended: the
@@ -134,7 +176,7 @@ func (k *Keeper) probe(ctx context.Context, j job) Round {
 	r := Round{ID: j.probe.ID, Findings: []Finding{}}
 	chain := make([]*x509.Certificate, 0, len(j.chain))
 	for _, der := range j.chain {
-		if c, err := x509.ParseCertificate(der); err == nil {
+		if c, err := x509.ParseCertificate(der.Bytes()); err == nil {
 			chain = append(chain, c)
 		}
 	}
@@ -145,7 +187,12 @@ func (k *Keeper) probe(ctx context.Context, j job) Round {
 	}
 	var verdicts [][]verify.Verdict
 	looked := make([]bool, len(vts)) // after its window was whole, once more
-	if j.probe.Purpose == Confirm {
+	if j.crowded && j.probe.Purpose == Confirm {
+		verdicts = k.glance(ctx, j, vts)
+	}
+	if verdicts != nil {
+		// Nothing to wait for while others do.
+	} else if j.probe.Purpose == Confirm {
 		verdicts = k.confirm(ctx, j, vts, looked)
 	} else {
 		verdicts = k.each(vts, func(i int) []verify.Verdict {
@@ -186,6 +233,28 @@ func (k *Keeper) each(vts []verify.Target, f func(i int) []verify.Verdict) [][]v
 	}
 	wg.Wait()
 	return out
+}
+
+// glance looks once, where others wait for their turn, and returns nothing when it
+// is worth while to wait for this one: all serve and are to be proven, or one does
+// not answer and has the time it gets before it counts as down.
+func (k *Keeper) glance(ctx context.Context, j job, vts []verify.Target) [][]verify.Verdict {
+	verdicts := k.each(vts, func(i int) []verify.Verdict { return k.o.Prober.Check(ctx, vts[i], 2) })
+	wait := true
+	for i, vs := range verdicts {
+		for _, v := range vs {
+			if !v.Tested() && !v.CountsAsServing() {
+				return nil
+			}
+			if j.targets[i].Required && !j.targets[i].unconfirmed && !v.CountsAsServing() {
+				wait = false
+			}
+		}
+	}
+	if wait {
+		return nil
+	}
+	return verdicts
 }
 
 // confirm polls until every endpoint that counts serves, or the probe's end.

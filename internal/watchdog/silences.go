@@ -2,6 +2,7 @@ package watchdog
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/renewatch/renewatch/verify"
 )
@@ -26,6 +27,7 @@ func (k *Keeper) setSilences(silences []Silenced) {
 		return
 	}
 	k.silences = silences
+	k.log.Info().Int("silences", len(silences)).Msg("the silences are others")
 	for _, name := range sortedKeys(k.certs) {
 		c := k.certs[name]
 		if !slices.Equal(c.policy.Silences, k.silencesOf(c)) {
@@ -39,7 +41,7 @@ func (k *Keeper) setSilences(silences []Silenced) {
 func (k *Keeper) silencesOf(c *cert) []Silence {
 	var out []Silence
 	for _, x := range k.silences {
-		if x.All || x.Certificate == c.policy.Name {
+		if x.All || x.Certificate != "" && strings.EqualFold(x.Certificate, c.policy.Name) {
 			out = append(out, x.Silence)
 			continue
 		}

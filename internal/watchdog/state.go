@@ -130,7 +130,7 @@ type Disk struct {
 	// Since is when the first sign of this leaf was seen.
 	Since time.Time `json:"since"`
 	Facts Facts     `json:"facts"`
-	Chain [][]byte  `json:"chain,omitempty"` // DER, leaf first
+	Chain []DER     `json:"chain,omitempty"` // leaf first
 }
 
 // Facts are what pre-flight needs to know of the files, read at one moment.

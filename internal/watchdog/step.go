@@ -1,7 +1,6 @@
 package watchdog
 
 import (
-	"bytes"
 	"slices"
 	"time"
 
@@ -175,7 +174,7 @@ func (k *step) seen(in *Seen) {
 		s.Disk = disk
 		k.open(nil, true)
 	case in.Leaf.SHA256 == old.Leaf.SHA256:
-		changed := old.Facts != in.Facts || !slices.EqualFunc(old.Chain, in.Chain, bytes.Equal)
+		changed := old.Facts != in.Facts || !slices.Equal(old.Chain, in.Chain)
 		disk.Since = old.Since
 		s.Disk = disk
 		if s.Standing == Removed {

@@ -1,7 +1,6 @@
 package watchdog
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -226,7 +225,7 @@ func (k *Keeper) seenOf(c *cert, o watch.Observation) *Seen {
 	leaf.Name, leaf.Path = c.policy.Name, o.Pair.CertPath
 	in := &Seen{Leaf: leaf, Since: o.Since, Facts: k.facts(c.conf, o.Pair, nil)}
 	for _, x := range o.Pair.Chain {
-		in.Chain = append(in.Chain, bytes.Clone(x.Raw))
+		in.Chain = append(in.Chain, NewDER(x.Raw))
 	}
 	for _, h := range o.History {
 		d := Describe(h)

@@ -79,7 +79,9 @@ func (k *step) minded() {
 	for server, cause := range t.Holding {
 		if cause == CauseSilenced {
 			delete(t.Holding, server)
-			k.again()
+			if k.again(); k.s.Standing == Open {
+				k.ask(Confirm, k.now.Add(leastProbe))
+			}
 		}
 	}
 }

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/renewatch/renewatch/internal/discover"
+	"github.com/renewatch/renewatch/internal/reload"
+	"github.com/renewatch/renewatch/internal/watchdog"
+)
+
+// loaded returns the certificates and keys that a server loads by its own
+// configuration, as far as that can be read and says so without a condition.
+func loaded(ctx context.Context, s reload.Server) []watchdog.Pair {
+	hint := discover.Hint{}
+	ways := []reload.Way{s.Way}
+	if s.Then != nil {
+		ways = append(ways, *s.Then)
+	}
+	for _, w := range ways {
+		if w.Unit != "" {
+			hint.Units = append(hint.Units, w.Unit)
+		}
+		if len(w.Command) > 0 {
+			hint.Commands = append(hint.Commands, w.Command)
+		}
+		if w.PIDFile != "" {
+			hint.PIDFiles = append(hint.PIDFiles, w.PIDFile)
+		}
+	}
+	if len(s.Test) > 0 {
+		hint.Commands = append(hint.Commands, s.Test)
+	}
+	found, err := discover.Reader{}.Pairs(ctx, hint)
+	if err != nil {
+		return nil
+	}
+	out := make([]watchdog.Pair, 0, len(found.Pairs))
+	for _, p := range found.Pairs {
+		if p.If == "" {
+			out = append(out, watchdog.Pair{Cert: p.Cert, Key: p.Key, At: p.At, Passphrase: p.Passphrase})
+		}
+	}
+	return out
+}
+
+// listeners names processes that have listened since long ago. Looking through
+// /proc costs some milliseconds, so an answer holds for a while.
+type listeners struct {
+	mu   sync.Mutex
+	seen map[netip.AddrPort]listened
+}
+
+type listened struct {
+	at    time.Time
+	found []discover.Listener
+}
+
+const (
+	listenedFor  = 10 * time.Second
+	maxListeners = 1000
+)
+
+// older names the processes that have listened at an address of this host since
+// before a time.
+func (l *listeners) older(ctx context.Context, at netip.AddrPort, before time.Time) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	x, known := l.seen[at]
+	if !known || now.Sub(x.at) > listenedFor {
+		found, err := discover.Listeners(ctx, at)
+		if err != nil {
+			found = nil
+		}
+		x = listened{now, found}
+		if l.seen == nil || len(l.seen) >= maxListeners {
+			l.seen = map[netip.AddrPort]listened{}
+		}
+		l.seen[at] = x
+	}
+	name := ""
+	for _, p := range x.found {
+		if p.Started.IsZero() || !p.Started.Before(before) {
+			continue
+		}
+		if name != "" {
+			name += " and "
+		}
+		name += fmt.Sprintf("%s (process %d, started %s)", p.Name, p.PID, p.Started.UTC().Format("2006-01-02 15:04:05 UTC"))
+	}
+	return name
+}
