@@ -59,6 +59,7 @@ type daemon struct {
 	keeper   *watchdog.Keeper
 	watcher  *watch.Watcher
 	silences *silences
+	watching string // what, in a few words
 	beats    status.Beats
 	started  time.Time
 
@@ -115,6 +116,10 @@ func (d *daemon) run() error {
 	if err := checkNATS(cfg); err != nil {
 		return err
 	}
+	for _, w := range config.Warnings(cfg) {
+		d.log.Warn().Str("hint", w.Hint).Msg(w.String())
+	}
+	d.watching, d.cfg = summary(cfg), lean(cfg)
 	lock, instance, err := openState(cfg.StateDir)
 	if err != nil {
 		return err
@@ -169,9 +174,6 @@ func (d *daemon) serve(ctx context.Context, hup <-chan os.Signal) error {
 	defer wg.Wait()
 	defer release()
 
-	for _, w := range config.Warnings(d.cfg) {
-		d.log.Warn().Str("hint", w.Hint).Msg(w.String())
-	}
 	d.beats.Expect(keeperBeat, keeperMay)
 	d.beats.Expect(watcherBeat, watcherMay)
 
@@ -197,8 +199,8 @@ func (d *daemon) serve(ctx context.Context, hup <-chan os.Signal) error {
 	wg.Go(func() {
 		_ = d.manager.Feed(outer, func(now time.Time) bool { return len(d.beats.Stalled(now)) == 0 })
 	})
-	d.say(d.manager.Ready(d.summary(d.cfg)))
-	d.log.Info().Str("state_dir", d.cfg.StateDir).Msg("watching: " + d.summary(d.cfg))
+	d.say(d.manager.Ready(d.watching))
+	d.log.Info().Str("state_dir", d.cfg.StateDir).Msg("watching: " + d.watching)
 
 	var err error
 	for running := true; running; {
@@ -231,7 +233,7 @@ func (d *daemon) say(err error) {
 	}
 }
 
-func (d *daemon) summary(cfg *config.Config) string {
+func summary(cfg *config.Config) string {
 	return fmt.Sprintf("%s, %s", count(len(cfg.Certificates), "certificate"), count(len(cfg.Servers), "server"))
 }
 
@@ -327,7 +329,7 @@ func hintOf(err error) string {
 // one stays.
 func (d *daemon) reconfigure(ctx context.Context) {
 	d.say(d.manager.Reloading())
-	defer func() { d.say(d.manager.Ready(d.summary(d.cfg))) }()
+	defer func() { d.say(d.manager.Ready(d.watching)) }()
 	refuse := func(err error, hint string) {
 		d.log.Error().Str("hint", hint).Msg("the configuration is refused, the old one stays: " + err.Error())
 	}
@@ -375,24 +377,19 @@ func (d *daemon) reconfigure(ctx context.Context) {
 	setLevel(cfg.Log.Level)
 	d.journal.SetLimits(cfg.Journal.Keep, cfg.Journal.MaxSize)
 	d.keeper.Reconfigure(ctx, setup)
+	d.watching = summary(cfg)
 	d.mu.Lock()
-	d.cfg = cfg
+	d.cfg = lean(cfg)
 	d.mu.Unlock()
-	d.log.Info().Msg("the configuration was read again: " + d.summary(cfg))
+	d.log.Info().Msg("the configuration was read again: " + d.watching)
 }
 
 // refreshRoots reads the trusted roots again, and the keeper goes on with them
 // when they are others.
 func (d *daemon) refreshRoots(ctx context.Context) {
-	d.mu.Lock()
-	cfg := d.cfg
-	d.mu.Unlock()
-	setup, err := keeperSetup(cfg, !d.noRepair)
-	if err != nil {
+	if err := d.keeper.RefreshRoots(ctx, readRoots); err != nil {
 		d.log.Warn().Err(err).Msg("the trusted roots cannot be read again; the old ones stay")
-		return
 	}
-	d.keeper.Refresh(ctx, setup)
 }
 
 // openState makes the state directory, locks it and reads its instance.

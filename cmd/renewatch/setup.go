@@ -27,7 +27,7 @@ func keeperSetup(cfg *config.Config, repair bool) (watchdog.Setup, error) {
 		}
 		s.Servers[name] = server
 	}
-	roots := map[string]*x509.CertPool{}
+	roots := map[string]watchdog.Roots{}
 	for _, c := range cfg.Certificates {
 		v := c.Verify
 		cert := watchdog.Certificate{
@@ -36,22 +36,14 @@ func keeperSetup(cfg *config.Config, repair bool) (watchdog.Setup, error) {
 				Every: v.Every, Samples: v.Samples, Spread: v.Spread},
 			Server: c.Server, Timeout: v.Timeout,
 		}
-		pool, known := roots[v.CA]
-		if !known {
-			var err error
-			pool, err = verify.LoadRoots(v.CA)
-			if errors.Is(err, verify.ErrNoRoots) {
-				pool, err = x509.NewCertPool(), nil
-			}
+		if _, known := roots[v.CA]; !known {
+			r, err := readRoots(v.CA)
 			if err != nil {
 				return s, failed(exitConfig, "verify.ca names a PEM file with CA certificates", "%s: %v", c.At, err)
 			}
-			roots[v.CA] = pool
+			roots[v.CA] = r
 		}
-		cert.Roots = pool
-		if verify.NoRoots(pool) {
-			cert.Impaired = "there are no trusted root certificates on this host, so no chain can be judged"
-		}
+		cert.Roots, cert.CA = roots[v.CA], v.CA
 		if c.Endpoints != nil {
 			cert.Endpoints = []watchdog.Endpoint{}
 		}
@@ -61,6 +53,30 @@ func keeperSetup(cfg *config.Config, repair bool) (watchdog.Setup, error) {
 		s.Certificates = append(s.Certificates, cert)
 	}
 	return s, nil
+}
+
+// readRoots reads the system's roots, and those of a PEM bundle besides.
+func readRoots(ca string) (watchdog.Roots, error) {
+	pool, err := verify.LoadRoots(ca)
+	if errors.Is(err, verify.ErrNoRoots) {
+		pool, err = x509.NewCertPool(), nil
+	}
+	if err != nil {
+		return watchdog.Roots{}, err
+	}
+	r := watchdog.Roots{Pool: pool}
+	if verify.NoRoots(pool) {
+		r.Impaired = "there are no trusted root certificates on this host, so no chain can be judged"
+	}
+	return r, nil
+}
+
+// lean returns a configuration without what only the keeper needs, which has its
+// own: a host may have ten thousand certificates.
+func lean(cfg *config.Config) *config.Config {
+	c := *cfg
+	c.Certificates, c.Origins = nil, nil
+	return &c
 }
 
 func way(w config.Way) reload.Way {

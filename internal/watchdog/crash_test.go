@@ -289,7 +289,7 @@ func crashChild(dir string) int {
 	}, Setup{
 		Servers: map[string]reload.Server{"web": {Name: "web", Way: reload.Way{Command: []string{"reloadweb"}}}},
 		Certificates: []Certificate{{
-			Source: watch.Source{Name: "www", Cert: filepath.Join(dir, "www.crt")}, Server: "web", Roots: roots,
+			Source: watch.Source{Name: "www", Cert: filepath.Join(dir, "www.crt")}, Server: "web", Roots: Roots{Pool: roots},
 			Policy: Policy{Repair: true, Grace: 300 * time.Millisecond, Deadline: time.Minute, Retries: []time.Duration{0, time.Second, 2 * time.Second},
 				Every: time.Hour, Samples: 3, Spread: 100 * time.Millisecond},
 			Endpoints: []Endpoint{{URL: endpoint, Required: true}},

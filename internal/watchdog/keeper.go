@@ -225,24 +225,53 @@ func (k *Keeper) Reconfigure(ctx context.Context, setup Setup) {
 	}
 }
 
-// Refresh is Reconfigure where only trusted roots may differ; when none does,
-// nothing happens.
-func (k *Keeper) Refresh(ctx context.Context, setup Setup) {
-	same := make(chan bool, 1)
+// RefreshRoots reads the trusted roots again with load, which is given each
+// Certificate.CA once, and goes on with those that are others.
+func (k *Keeper) RefreshRoots(ctx context.Context, load func(ca string) (Roots, error)) error {
+	asked := make(chan map[string]Roots, 1)
 	k.do(k.ended, func() {
-		same <- slices.EqualFunc(k.setup.Certificates, setup.Certificates, func(a, b Certificate) bool {
-			return a.Source == b.Source && (a.Roots == nil) == (b.Roots == nil) && (a.Roots == nil || a.Roots.Equal(b.Roots))
-		})
-	})
-	select {
-	case yes := <-same:
-		if !yes {
-			k.log.Info().Msg("the trusted roots changed")
-			k.Reconfigure(ctx, setup)
+		cas := map[string]Roots{}
+		for _, c := range k.setup.Certificates {
+			cas[c.CA] = c.Roots
 		}
+		asked <- cas
+	})
+	var cas map[string]Roots
+	select {
+	case cas = <-asked:
 	case <-ctx.Done():
+		return nil
 	case <-k.ended:
+		return nil
 	}
+	fresh := map[string]Roots{}
+	for ca, old := range cas {
+		now, err := load(ca)
+		if err != nil {
+			return err
+		}
+		if !now.equal(old) {
+			fresh[ca] = now
+		}
+	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	k.log.Info().Msg("the trusted roots changed")
+	k.do(k.ended, func() {
+		setup := k.setup
+		setup.Certificates = slices.Clone(setup.Certificates)
+		for i := range setup.Certificates {
+			if now, changed := fresh[setup.Certificates[i].CA]; changed {
+				setup.Certificates[i].Roots = now
+			}
+		}
+		k.configure(setup)
+		for _, name := range sortedKeys(k.certs) {
+			k.apply(k.certs[name], Input{Look: true})
+		}
+	})
+	return nil
 }
 
 func (k *Keeper) sources() []watch.Source {
@@ -285,8 +314,8 @@ func (k *Keeper) configure(setup Setup) {
 	k.leave()
 	var roots []string
 	for _, c := range setup.Certificates {
-		if c.Impaired != "" {
-			roots = append(roots, c.Impaired)
+		if c.Roots.Impaired != "" {
+			roots = append(roots, c.Roots.Impaired)
 		}
 	}
 	if len(roots) > 0 {
@@ -414,8 +443,8 @@ func (k *Keeper) take(c *cert, in Input) bool {
 	in.Draw = k.draw()
 	if why := k.impaired.Load(); why != nil {
 		in.Impaired = *why
-	} else if c.conf.Impaired != "" {
-		in.Impaired = c.conf.Impaired
+	} else {
+		in.Impaired = c.conf.Roots.Impaired
 	}
 	c.policy.Silences = k.silencesOf(c)
 	next, cmds := Step(k.clock.Now(), c.policy, c.state, in)

@@ -23,12 +23,24 @@ type Certificate struct {
 	Server string
 	// Endpoints; nil: https:// for each DNS name of the leaf.
 	Endpoints []Endpoint
-	// Roots are trusted; nil: the system's.
-	Roots *x509.CertPool
+	// Roots are trusted.
+	Roots Roots
+	// CA is what Roots were read from, see Keeper.RefreshRoots.
+	CA string
 	// Timeout of one sample; 0: the Prober's.
 	Timeout time.Duration
-	// Impaired says why nothing can be judged (no trusted roots, say); "" when it can.
+}
+
+// Roots are the trusted root certificates.
+type Roots struct {
+	Pool *x509.CertPool // nil: the system's
+	// Impaired says why nothing can be judged by them (there are none, say); ""
+	// when it can.
 	Impaired string
+}
+
+func (r Roots) equal(o Roots) bool {
+	return r.Impaired == o.Impaired && (r.Pool == nil) == (o.Pool == nil) && (r.Pool == nil || r.Pool.Equal(o.Pool))
 }
 
 // Endpoint is one place where a certificate must be served.

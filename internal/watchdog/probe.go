@@ -182,7 +182,7 @@ func (k *Keeper) probe(ctx context.Context, j job) Round {
 	}
 	vts := make([]verify.Target, len(j.targets))
 	for i, t := range j.targets {
-		vts[i] = verify.Target{Endpoint: t.URL, Roots: j.conf.Roots, Timeout: j.conf.Timeout,
+		vts[i] = verify.Target{Endpoint: t.URL, Roots: j.conf.Roots.Pool, Timeout: j.conf.Timeout,
 			Expect: verify.Expectation{Chain: chain, History: j.history, Siblings: fingerprints(t.siblings), AnyValid: t.AnyValid}}
 	}
 	var verdicts [][]verify.Verdict
@@ -217,8 +217,8 @@ func (k *Keeper) probe(ctx context.Context, j job) Round {
 	if why := k.impaired.Load(); why != nil {
 		r.Impaired = *why
 	}
-	if j.conf.Impaired != "" {
-		r.Impaired = j.conf.Impaired
+	if why := j.conf.Roots.Impaired; why != "" {
+		r.Impaired = why
 	}
 	return r
 }
@@ -458,7 +458,7 @@ func (k *Keeper) facts(conf *Certificate, pair *watch.Pair, fault *watch.Fault) 
 	if pair.Key == watch.KeyUnknown {
 		f.Pair = "no key is known for this certificate, so the pair cannot be checked"
 	}
-	r := verify.CheckChain(pair.Chain, conf.Roots, nil, k.clock.Now())
+	r := verify.CheckChain(pair.Chain, conf.Roots.Pool, nil, k.clock.Now())
 	switch {
 	case r.Has(verify.ChainIncomplete), r.Has(verify.Untrusted) && len(pair.Chain) == 1 && !selfSigned(pair.Leaf()):
 		f.Chain = ChainIncomplete

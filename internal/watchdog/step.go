@@ -17,6 +17,7 @@ const (
 	openLook     = time.Minute      // an open story is decided on at least this often after its grace
 	suspectLook  = 30 * time.Second // a name that could not be resolved is looked up again after this
 	unheardLook  = 15 * time.Second // and sooner while an address was not heard at all
+	downSoon     = 5 * time.Minute  // so soon after a change what is down is likely to come up
 	leastProbe   = time.Second      // every probe has this long to hear something
 	impairedLook = time.Minute      // an untrustworthy verifier is asked again after this
 	afterTrouble = time.Minute      // how often a failed deployment is looked at in its first hour

@@ -67,7 +67,7 @@ func startDaemon(t *testing.T, dir string) *daemon {
 		t.Fatal(err)
 	}
 	k, err := New(Options{StateDir: dir, Host: "h", Instance: "i", Version: "test", Journal: d.journal, Watcher: d, Prober: &verify.Prober{}, Log: zerolog.Nop()},
-		Setup{Certificates: []Certificate{{Source: d.source, Endpoints: []Endpoint{}, Roots: d.ca.Pool(), Policy: Policy{Grace: time.Second}}}})
+		Setup{Certificates: []Certificate{{Source: d.source, Endpoints: []Endpoint{}, Roots: Roots{Pool: d.ca.Pool()}, Policy: Policy{Grace: time.Second}}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +241,7 @@ func TestSpreadIsKept(t *testing.T) {
 	const spread = 3 * time.Second
 	k, err := New(Options{StateDir: dir, Host: "h", Instance: "i", Journal: journal, Watcher: watch.New(watch.Options{Settle: 50 * time.Millisecond}),
 		Prober: &verify.Prober{}, Log: zerolog.Nop()},
-		Setup{Certificates: []Certificate{{Source: watch.Source{Name: "www", Cert: cert}, Roots: ca.Pool(),
+		Setup{Certificates: []Certificate{{Source: watch.Source{Name: "www", Cert: cert}, Roots: Roots{Pool: ca.Pool()},
 			Policy:    Policy{Grace: 100 * time.Millisecond, Deadline: time.Minute, Every: time.Hour, Samples: 2, Spread: spread},
 			Endpoints: []Endpoint{{URL: endpoint.At(srv.Addr()), Required: true}}}}})
 	if err != nil {

@@ -253,7 +253,7 @@ func (k *step) failed() {
 
 // cause says why the certificate is not served, as far as is known.
 func (k *step) cause() string {
-	var local, stale, down, other bool
+	var local, stale, nothing, other bool
 	for _, f := range k.s.Findings {
 		if k.excluded(f) != "" || f.Serving {
 			continue
@@ -263,8 +263,8 @@ func (k *step) cause() string {
 			return CauseCopyStale
 		case f.Local:
 			local = true
-		case f.Code == string(verify.Unresolved), f.Code == string(verify.Refused), f.Code == string(verify.Unreachable), f.Code == string(verify.Timeout):
-			down = true
+		case f.Code == string(verify.Unresolved), down(f):
+			nothing = true
 		case has(f, verify.Stale):
 			stale = true
 		default:
@@ -282,10 +282,19 @@ func (k *step) cause() string {
 	switch {
 	case local && !stale:
 		return CauseElsewhere
-	case down && !stale && !other:
+	case nothing && !stale && !other:
 		return CauseUnreachable
 	}
 	return CauseNotReloaded
+}
+
+// down reports whether nothing answered at an address.
+func down(f Finding) bool {
+	switch verify.Code(f.Code) {
+	case verify.Refused, verify.Unreachable, verify.Timeout:
+		return true
+	}
+	return false
 }
 
 // heldBy returns the hint that was told when a reload was held for cause.
