@@ -97,7 +97,9 @@ func (k *step) decision() time.Time {
 		at = due
 	}
 	look := k.proofTime()
-	if slices.ContainsFunc(k.s.Findings, func(f Finding) bool { return f.Unheard || down(f) && k.excluded(f) == "" && k.now.Sub(t.Fast) < downSoon }) {
+	if slices.ContainsFunc(k.s.Findings, func(f Finding) bool {
+		return f.Unheard || down(f) && k.excluded(f) == "" && k.now.Sub(t.Fast) < downSoon
+	}) {
 		look = unheardLook
 	}
 	if look := k.now.Add(look); t.GraceOver && look.Before(at) {
