@@ -34,6 +34,8 @@ func (p *Prober) Confirm(ctx context.Context, t Target, w Window) []Verdict {
 				return s.take(ctx)
 			}
 		},
+		polled: func(n int64) { p.following.Add(n) },
+		pace:   p.pace,
 		notBefore: func(addr netip.AddrPort) time.Time {
 			if last := p.lastDialled(addr); mail && !last.IsZero() {
 				return last.Add(mailInterval)
@@ -54,6 +56,8 @@ type confirmer struct {
 	lookup    func(context.Context) answer
 	probe     func(netip.AddrPort) func(context.Context) sample
 	notBefore func(netip.AddrPort) time.Time // of an address's first sample
+	polled    func(n int64)                  // addresses that are polled now, or no more
+	pace      func() time.Duration           // least interval of polls that find nothing
 }
 
 // news is what a follower found.
@@ -204,6 +208,8 @@ func (c *confirmer) follow(ctx context.Context, addr netip.AddrPort, updates cha
 	if !sleep(ctx, c.notBefore(addr)) {
 		return
 	}
+	c.polled(1)
+	defer c.polled(-1)
 	take := c.probe(addr)
 	t := newTrack(c.window, c.mail, time.Now())
 	for {
@@ -226,7 +232,11 @@ func (c *confirmer) follow(ctx context.Context, addr netip.AddrPort, updates cha
 		if c.mail && t.done() {
 			return
 		}
-		if !sleep(ctx, t.next(time.Now())) {
+		at := t.next(time.Now())
+		if !t.running() {
+			at = latest(at, j.start.Add(c.pace()))
+		}
+		if !sleep(ctx, at) {
 			return
 		}
 	}

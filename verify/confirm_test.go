@@ -21,6 +21,7 @@ type stage struct {
 	old     pair
 	current pair
 	took    time.Duration // of one sample
+	pace    time.Duration // of polls that find nothing
 	mu      sync.Mutex
 	taken   map[netip.AddrPort][]time.Duration
 }
@@ -40,6 +41,7 @@ var refused *pair
 
 func (s *stage) confirmer(w Window, mail bool, servers map[netip.AddrPort]shows) *confirmer {
 	c := &confirmer{
+		polled: func(int64) {}, pace: func() time.Duration { return s.pace },
 		window: w.filled(mail), mail: mail,
 		bench:     newBench("localhost", expecting(s.current, s.old), s.ca.pool(), newChainCache(), time.Now),
 		notBefore: func(netip.AddrPort) time.Time { return time.Time{} },
@@ -97,6 +99,33 @@ func TestConfirmTakesTheSpread(t *testing.T) {
 		}
 		if took < 2*time.Second || took > 2*time.Second+time.Millisecond {
 			t.Errorf("took %s, want the spread", took)
+		}
+	})
+}
+
+// TestConfirmKeepsThePace: an address that does not serve yet is polled as seldom
+// as many others make necessary; the proof of one that does takes no longer.
+func TestConfirmKeepsThePace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		s.pace = 3 * time.Second
+		const flip = 8 * time.Second
+		v, took, taken := s.run(time.Hour, Window{}, false, func(d time.Duration) *pair {
+			if d < flip {
+				return &s.old
+			}
+			return &s.current
+		})
+		if v.Code != Serving || len(taken) != 3+12 {
+			t.Errorf("%s after %d samples", v.Code, len(taken))
+		}
+		for i := range 3 {
+			if d := taken[i+1] - taken[i]; d < s.pace {
+				t.Errorf("polled again after %s", d)
+			}
+		}
+		if took > 9*time.Second+2*time.Second+50*time.Millisecond {
+			t.Errorf("took %s", took)
 		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -46,6 +47,8 @@ type Prober struct {
 	places chan struct{}
 	cache  *chainCache
 
+	following atomic.Int64 // addresses that Confirms poll just now
+
 	mu   sync.Mutex
 	mail map[netip.AddrPort]time.Time // when a mail server was last dialled
 }
@@ -81,6 +84,14 @@ func (p *Prober) enter(ctx context.Context) bool {
 }
 
 func (p *Prober) leave() { <-p.places }
+
+// eachPoll is what one poll of an address may take of all the time there is.
+const eachPoll = 4 * time.Millisecond
+
+// pace is the least interval at which an address is polled that does not serve
+// yet: when a thousand certificates are renewed at once, polling them all every
+// 200 ms would leave no time for anything else.
+func (p *Prober) pace() time.Duration { return time.Duration(p.following.Load()) * eachPoll }
 
 func (p *Prober) bench(t Target) *bench {
 	roots, now := t.Roots, p.Now

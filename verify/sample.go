@@ -94,8 +94,18 @@ func (s *sampler) take(ctx context.Context) sample {
 	if a.fault != nil {
 		out.code, out.why, out.advice = a.fault.code, a.fault.why, a.fault.advice
 	}
-	out.interrupted = ctx.Err() != nil && (a.fault != nil || a.chain == nil)
+	out.interrupted = over(ctx) && (a.fault != nil || a.chain == nil)
 	return out
+}
+
+// over reports whether ctx has ended. A dialer that was given its deadline may be
+// back with a timeout of its own before ctx says so.
+func over(ctx context.Context) bool {
+	if ctx.Err() != nil {
+		return true
+	}
+	deadline, set := ctx.Deadline()
+	return set && !time.Now().Before(deadline)
 }
 
 func (s *sampler) wrongType(a attempt) bool {
@@ -112,7 +122,7 @@ func (s *sampler) greet(ctx context.Context, until time.Time) (a attempt, classi
 	// Twice in a row is no accident: the standard hello would cost its time
 	// again with every sample.
 	if s.classical < 2 {
-		if a = s.attempt(ctx, until, standardHello); !a.hello || ctx.Err() != nil {
+		if a = s.attempt(ctx, until, standardHello); !a.hello || over(ctx) {
 			s.classical = 0
 			return a, false
 		}

@@ -36,7 +36,11 @@ func (a *app) logger(c config.Log) zerolog.Logger {
 		} // else nobody would ever see a line
 	}
 	setLevel(c.Level)
-	return zerolog.New(w).With().Timestamp().Logger()
+	log := zerolog.New(w).With().Timestamp()
+	if format == "journal" {
+		log = log.Str("syslog_identifier", "renewatch") // what journalctl -t looks for
+	}
+	return log.Logger()
 }
 
 // journalSocket is where journald listens.

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/renewatch/renewatch/internal/config"
+	"github.com/renewatch/renewatch/internal/systemd"
 )
 
 // Exit codes.
@@ -107,9 +108,14 @@ func firstLine(s string) string {
 
 // complain says what went wrong and what to do, on stderr.
 func (a *app) complain(sentence, hint string) {
-	fmt.Fprintf(a.stderr, "renewatch: error: %s\n", sentence)
+	// The journal reads the priority off the line, see sd-daemon(3).
+	priority := ""
+	if a.stderr == os.Stderr && systemd.StderrIsJournal() {
+		priority = "<3>"
+	}
+	fmt.Fprintf(a.stderr, "%srenewatch: error: %s\n", priority, sentence)
 	if hint != "" {
-		fmt.Fprintf(a.stderr, "renewatch: hint: %s\n", hint)
+		fmt.Fprintf(a.stderr, "%srenewatch: hint: %s\n", priority, hint)
 	}
 }
 
@@ -212,11 +218,17 @@ func (a *app) stateDirectory() (string, error) {
 		}
 		return dir, nil
 	}
-	cfg, err := a.loadFile(path, exitFailed)
-	if err != nil {
-		return "", err
+	opts := config.LoadOptions{Getenv: a.getenv, UID: os.Geteuid()}
+	cfg, err := config.Load(path, opts)
+	if err == nil {
+		return cfg.StateDir, nil
 	}
-	return cfg.StateDir, nil
+	dir := config.StateDirAnyway(path, opts)
+	if dir == "" {
+		return "", failed(exitFailed, "name it with --state-dir", "the configuration does not say where the state directory is: %v", err)
+	}
+	a.warn(failed(0, "see renewatch config check", "the configuration %s is at fault; the state directory it names is used all the same: %s", path, dir))
+	return dir, nil
 }
 
 func (a *app) loadFile(path string, code int) (*config.Config, error) {

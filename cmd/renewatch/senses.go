@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/renewatch/renewatch/internal/discover"
+	"github.com/renewatch/renewatch/internal/lineage"
 	"github.com/renewatch/renewatch/internal/reload"
+	"github.com/renewatch/renewatch/internal/systemd"
 	"github.com/renewatch/renewatch/internal/watchdog"
 )
 
@@ -43,6 +45,24 @@ func loaded(ctx context.Context, s reload.Server) []watchdog.Pair {
 		if p.If == "" {
 			out = append(out, watchdog.Pair{Cert: p.Cert, Key: p.Key, At: p.At, Passphrase: p.Passphrase})
 		}
+	}
+	return out
+}
+
+// clientRuns tells whether a run of an ACME client goes on.
+func clientRuns(ctx context.Context) func(context.Context, string) bool {
+	runs := lineage.NewRuns(lineage.Options{Units: systemd.NewStates(ctx, 0)})
+	return func(ctx context.Context, path string) bool { return runs.Of(ctx, path).Running }
+}
+
+// advise says what is unfortunate about where a file lies.
+func advise(path string) []watchdog.Advice {
+	var out []watchdog.Advice
+	if w, bound := lineage.BoundFile(path); bound {
+		out = append(out, watchdog.Advice(w))
+	}
+	if w, unheard := lineage.Unheard(path); unheard {
+		out = append(out, watchdog.Advice(w))
 	}
 	return out
 }

@@ -42,6 +42,19 @@ func Load(path string, opts LoadOptions) (*Config, error) {
 	return d.finish(opts)
 }
 
+// StateDirAnyway returns the state directory that the file at path, the
+// environment and the flags say, whatever is wrong with the rest of the
+// configuration: a daemon that refused it goes on with the one before.
+func StateDirAnyway(path string, opts LoadOptions) string {
+	if opts.Getenv == nil {
+		opts.Getenv = os.Getenv
+	}
+	d := &decoder{cfg: defaults(), failed: map[string]bool{}}
+	d.read(path, file())
+	d.outside(opts)
+	return d.cfg.StateDir
+}
+
 // finish applies what stands in no file and checks the whole.
 func (d *decoder) finish(opts LoadOptions) (*Config, error) {
 	d.outside(opts)

@@ -72,12 +72,19 @@ SSLCertificateKeyFile own.key
 <VirtualHost *:1>
 SSLEngine off
 </VirtualHost>
+<VirtualHost *:1>
+SSLCertificateFile 1
+SSLCertificateFile 2
+SSLCertificateFile 3
+SSLCertificateFile 4
+SSLCertificateKeyFile 1.key
+</VirtualHost>
 SSLEngine on
 SSLCertificateFile main
 SSLCertificateKeyFile main.key
 SSLCertificateFile main2
 SSLCertificateKeyFile main2.key`},
-			want: []string{"main main.key", "main2 main2.key", "own own.key"},
+			want: []string{"main main.key", "main2 main2.key", "own own.key", "1 1.key", "2 main2.key", "3 3", "4 4"},
 		},
 		{
 			name: "conditions are judged where that is possible, else they are said",
@@ -247,7 +254,7 @@ func TestApacheAgrees(t *testing.T) {
 		t.Skip("Apache's modules are not where Debian has them")
 	}
 	dir := t.TempDir()
-	names := []string{"one", "two", "three", "four", "five", "six", "seven", "eight", "a b", "main", "off", "plain", "hidden", "dot", "unused", "macro", "implied", "listen"}
+	names := []string{"one", "two", "three", "four", "five", "six", "seven", "eight", "a b", "main", "off", "plain", "hidden", "dot", "unused", "macro", "implied", "listen", "main2"}
 	var pairs [][2]string
 	for _, n := range names {
 		pairs = append(pairs, [2]string{"tls/" + n + ".crt", "tls/" + n + ".key"})
@@ -288,7 +295,7 @@ func TestApacheAgrees(t *testing.T) {
 		"inc.d/.dot":       "<IfFile DIR/tls/dot.crt>\n" + pair("dot") + "\n</IfFile>\n",
 		"sites/a.conf":     host(ports[0], "SSLEngine on", pair("a b")),
 		"sites/.h.conf":    host(ports[0], "SSLEngine on", pair("hidden")),
-		"sites/later.conf": host(ports[0], "SSLEngine on", pair("eight")) + "SSLCertificateFile tls/main.crt\nSSLCertificateKeyFile tls/main.key\n",
+		"sites/later.conf": host(ports[0], "SSLEngine on", pair("eight")) + "SSLCertificateFile tls/main.crt\nSSLCertificateKeyFile tls/main.key\n" + pair("main2") + "\n",
 	})
 	command := []string{bin, "-d", dir, "-f", dir + "/apache.conf", "-DGO"}
 	r := Reader{where: usual()}
@@ -322,7 +329,7 @@ func TestApacheAgrees(t *testing.T) {
 		l.Close()
 	}
 	asked := slices.DeleteFunc(pairs, func(p [2]string) bool {
-		return !slices.Contains([]string{"three", "main", "off", "plain", "implied", "listen", "unused"}, strings.TrimSuffix(filepath.Base(p[0]), ".crt")) && p[0] != p[1]
+		return !slices.Contains([]string{"three", "main", "main2", "off", "plain", "implied", "listen", "unused"}, strings.TrimSuffix(filepath.Base(p[0]), ".crt")) && p[0] != p[1]
 	})
 	suspects(t, dir, found, asked, func() (bool, string) {
 		out, err := exec.Command(bin, append(command[1:], "-DFOREGROUND")...).CombinedOutput()

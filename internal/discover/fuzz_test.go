@@ -193,3 +193,38 @@ func FuzzForeign(f *testing.F) {
 		}
 	})
 }
+
+// TestHostile: what is made to take for ever is read in one go.
+func TestHostile(t *testing.T) {
+	const n = 1 << 20
+	for _, c := range []struct{ name, conf string }{
+		{"names that are never closed", strings.Repeat("${", n)},
+		{"names that are closed at the end", strings.Repeat("${", n) + "}"},
+		{"joined lines", strings.Repeat("aaa\\\n", n)},
+		{"empty joined lines", strings.Repeat("\\\n", n)},
+		{"open blocks and sections", strings.Repeat("<a>\n{", n)},
+		{"blocks", strings.Repeat("a{}", n)},
+		{"certificates", "http{server{" + strings.Repeat("ssl_certificate a;ssl_certificate_key b;", n/8)},
+		{"hosts", strings.Repeat("<VirtualHost a>\nSSLEngine on\nSSLCertificateFile a\n</VirtualHost>\n", n/16)},
+		{"growing definitions", "Define a aaaaaaaaaaaaaaaa\n" + strings.Repeat("Define a ${a}${a}${a}\nSSLCertificateFile ${a}${a}\n", n/32)},
+		{"growing macros", "<Macro M $a>\nUse M $a$a$a$a$a$a$a$a\nUse M $a\n</Macro>\nUse M xxxxxxxxxxxx\n"},
+		{"large macros", "<Macro M $a>\n" + strings.Repeat("$a", n) + "\n</Macro>\n" + strings.Repeat("Use M "+strings.Repeat("x", 1000)+"\n", 1000)},
+		{"Lua", "http{a_by_lua_block{" + strings.Repeat("[=[[==[--[", n/4)},
+		{"Lua strings", "http{a_by_lua_block{" + strings.Repeat("'\"\\", n)},
+		{"variables", "global\n" + strings.Repeat("setenv A \"${A}${A}x\"\n", n/32) + "frontend f\nbind :1 crt " + strings.Repeat(`"${A}`, n/4)},
+		{"words", "frontend f\n" + strings.Repeat("bind "+strings.Repeat("crt a ", 1000)+"\n", 100)},
+		{"quotes", strings.Repeat("\"'", n)},
+		{"patterns", "Include " + strings.Repeat("*/", 1000) + "*\ninclude " + strings.Repeat("*", 4000) + ";"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			write(t, dir, map[string]string{"conf": c.conf})
+			for _, server := range []string{"nginx -c DIR/conf", "httpd -d DIR -f conf", "haproxy -f DIR/conf"} {
+				found := read(t, Reader{}, inDir(dir, strings.Fields(server))...)
+				if len(found.Pairs) > 20_000 || len(found.Unread) > maxGaps+2 {
+					t.Errorf("%s: %d pairs, %d gaps", server, len(found.Pairs), len(found.Unread))
+				}
+			}
+		})
+	}
+}

@@ -184,7 +184,7 @@ func (h *haproxyReading) words(conf string, n int, words []haWord) {
 func (h *haproxyReading) known(conf string, n int, w haWord) bool {
 	if w.unknown != "" {
 		at := line(conf, n)
-		h.gap(Gap{Path: conf, Sentence: show(at) + " names a certificate by the environment variable " + show(w.unknown) + ", which is not known",
+		h.gap(Gap{Path: conf, Sentence: show(at) + " may name a certificate by the environment variable " + show(w.unknown) + ", which is not known",
 			Hint: "set it with setenv in the configuration, or let this process read the environment of HAProxy"})
 	}
 	return w.unknown == ""
@@ -241,7 +241,13 @@ func (h *haproxyReading) global(conf string, n int, words []haWord) {
 
 // bind reads the options of a line that listens.
 func (h *haproxyReading) bind(conf string, n int, words []haWord) {
-	for i := 0; i+1 < len(words); i++ {
+	for i := 0; i < len(words); i++ {
+		if words[i].text == "" && !h.known(conf, n, words[i]) { // "${OPTIONS[*]}"
+			continue
+		}
+		if i+1 == len(words) {
+			return
+		}
 		switch words[i].text {
 		case "crt":
 			if i++; h.known(conf, n, words[i]) {

@@ -35,19 +35,20 @@ backend b
 			files: map[string]string{"haproxy.cfg": `global
   setenv D DIR
   presetenv D no
+  setenv EMPTY " "
   setenv TWO "crt ${D}/2a crt  ${D}/2b"
   unsetenv GONE
 defaults
 frontend f
   bind :1 crt "${D}/a\"b" crt $D/none crt ""DIR/c\ \x64\# crt "$D/e'f" crt "${NO-DIR/g}" crt "${D-x}/h"
-  bind :2 "${TWO[*]}" "${NONE[*]}" crt '"'
+  bind :2 "${TWO[*]}" crt "${EMPTY[*]}" '"' "${NONE[*]}"
   bind :3 crt "${MISSING}/x"
   bind :4 "unclosed
   bind :5 crt DIR/i#crt no
 `},
 			// $D outside of double quotes is no variable.
 			want: []string{`a"b a"b`, `/$D/none /$D/none`, "c d# c d#", "e'f e'f", "g g", "h h", "2a 2a", "2b 2b", `/" /"`, "i i"},
-			gaps: []string{"environment variable MISSING", "is no line of a configuration"},
+			gaps: []string{"environment variable NONE", "environment variable MISSING", "is no line of a configuration"},
 		},
 		{
 			name: "directories, bundles and keys beside",
@@ -167,7 +168,7 @@ func TestHAProxyAgrees(t *testing.T) {
 	dir := t.TempDir()
 	var pairs [][2]string
 	for _, n := range []string{"one.pem", "a b.pem", "quote\".pem", "env.pem", "dir/d1.pem", "dir/d2.dhparam", "dir/d3.rsa", "dir/noext", "bundle.pem.rsa", "bundle.pem.ecdsa",
-		"list1.pem", "list2.pem", "server.pem", "late.pem", "stats.pem", "unused.pem", "comment.pem", "dir/.hidden", "dir/sub/x.pem", "hash.pem", "dropped.pem", "single$D.pem"} {
+		"list1.pem", "list2.pem", "server.pem", "late.pem", "stats.pem", "unused.pem", "comment.pem", "dir/.hidden", "dir/sub/x.pem", "hash.pem", "dropped.pem", "single$D.pem", "two.pem", "words.pem"} {
 		pairs = append(pairs, [2]string{n, n})
 	}
 	pairs = append(pairs, [2]string{"beside.crt", "beside.crt.key"}, [2]string{"dir/d4.pem", "dir/d4.pem.key"})
@@ -177,6 +178,7 @@ func TestHAProxyAgrees(t *testing.T) {
   maxconn 10
   crt-base DIR
   setenv D DIR
+  setenv TWO "crt DIR/two.pem  ssl"
   stats socket DIR/st ssl crt stats.pem
 defaults
   mode http
@@ -188,6 +190,7 @@ frontend f
   bind unix@DIR/s2 ssl crt "${D}/env.pem" crt dir crt bundle.pem
   bind unix@DIR/s3 ssl crt-list DIR/list
   bind unix@DIR/s4 ssl crt beside.crt crt 'single$D.pem' crt "${NOBODY_SETS_THIS-hash.pem}"
+  bind unix@DIR/s7 "${TWO[*]}" crt ""words.pem""
   default_backend b
 `,
 		"d/b.cfg":  "backend b\n  server s 127.0.0.1:1 ssl verify none crt server.pem\n",
@@ -201,7 +204,7 @@ frontend f
 		t.Fatal(err)
 	}
 	wantGaps(t, found)
-	if len(found.Pairs) != 19 {
+	if len(found.Pairs) != 21 {
 		t.Errorf("%d pairs: %v", len(found.Pairs), pairLines(dir, found))
 	}
 	suspects(t, dir, found, pairs, func() (bool, string) {

@@ -17,6 +17,7 @@ func haproxyWords(s string, lookup func(string) (string, bool)) ([]haWord, bool)
 	var b strings.Builder
 	var unknown string
 	in, single, double := false, false, false
+	empty := false // the quotes hold nothing: that is a word too
 	end := func() {
 		if in {
 			words = append(words, haWord{b.String(), unknown})
@@ -30,9 +31,11 @@ func haproxyWords(s string, lookup func(string) (string, bool)) ([]haWord, bool)
 		case c == '\n' || c == '\r' || c == '#' && !single && !double:
 			i = len(s)
 		case c == '"' && !single:
-			double, in = !double, true
+			in = in || double && empty
+			double, empty = !double, true
 		case c == '\'' && !double:
-			single, in = !single, true
+			in = in || single && empty
+			single, empty = !single, true
 		case c == '\\' && !single:
 			in = true
 			if i+1 == len(s) {
@@ -72,11 +75,11 @@ func haproxyWords(s string, lookup func(string) (string, bool)) ([]haWord, bool)
 				return words, false
 			}
 			i += n - 1
-			in = true
 			if name != "" {
 				unknown = name
 			}
 			if !split {
+				in = true
 				if b.Len() < maxExpanded {
 					b.WriteString(v)
 				}
@@ -85,12 +88,12 @@ func haproxyWords(s string, lookup func(string) (string, bool)) ([]haWord, bool)
 			for n, field := range strings.Fields(v) {
 				if n > 0 {
 					end()
-					in = true
 				}
+				in = true
 				b.WriteString(field)
 			}
-			// "${NAME[*]}" of nothing is no word at all.
-			in = b.Len() > 0
+			// "${NAME[*]}" of nothing is no word at all; of what is not known it may be some.
+			in, empty = b.Len() > 0 || name != "", false
 		default:
 			in = true
 			b.WriteByte(c)

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -121,7 +120,8 @@ func TestListenersRefuses(t *testing.T) {
 	}
 }
 
-// startNginx starts a master that shares a port, and waits until it listens.
+// startNginx starts a master that shares a port. nginx writes its pidfile when it
+// listens.
 func startNginx(t *testing.T, addr netip.AddrPort) *exec.Cmd {
 	t.Helper()
 	bin := program(t, "nginx")
@@ -136,30 +136,8 @@ events { worker_connections 16; }
 http { access_log off; client_body_temp_path DIR/t1; proxy_temp_path DIR/t2; fastcgi_temp_path DIR/t3; uwsgi_temp_path DIR/t4; scgi_temp_path DIR/t5;
 server { listen %s reuseport; } }`, addr)})
 	cmd := exec.Command(bin, "-p", dir, "-e", dir+"/error.log", "-c", "nginx.conf")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	gone := make(chan error, 1)
-	go func() { gone <- cmd.Wait() }()
-	t.Cleanup(func() {
-		cmd.Process.Signal(syscall.SIGTERM)
-		<-gone
-	})
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		// nginx writes its pidfile when it listens.
-		if data, err := os.ReadFile(filepath.Join(dir, "nginx.pid")); err == nil && len(data) > 0 {
-			return cmd
-		}
-		select {
-		case err := <-gone:
-			gone <- err
-			log, _ := os.ReadFile(dir + "/error.log")
-			t.Fatalf("nginx ended: %v\n%s", err, log)
-		case <-tick.C:
-		}
-	}
+	start(t, dir+"/nginx.pid", cmd)
+	return cmd
 }
 
 // TestListenersOfNginx: two independent masters share a port, each with workers

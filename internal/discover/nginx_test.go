@@ -53,7 +53,8 @@ func TestNginxReads(t *testing.T) {
 			files: map[string]string{"nginx.conf": `events { } http { map $a $b { ssl_certificate no; include deep; } types { ssl_certificate_key no; }
 				upstream u { server 127.0.0.1; }
 				server { location / { if ($x = "}") { return 200 "ssl_certificate no;"; } }
-				ssl_certificate c; ssl_certificate_key k; } }`, "deep": "ssl_certificate no;"},
+				ssl_certificate c; ssl_certificate_key k; } }
+				server { ssl_certificate no; ssl_certificate_key no; }`, "deep": "ssl_certificate no;"},
 			want: []string{"c k"},
 		},
 		{
@@ -150,9 +151,9 @@ func TestNginxReads(t *testing.T) {
 
 func TestNginxSaysWhere(t *testing.T) {
 	dir := t.TempDir()
-	write(t, dir, map[string]string{"nginx.conf": "http {\n  include a.conf;\n}\n", "a.conf": "# \"\nserver {\n  server_name \"a\\\n b\" # x\n  c;\n  ssl_certificate\n    c; ssl_certificate_key k;\n}"})
+	write(t, dir, map[string]string{"nginx.conf": "http {\n  include a.conf;\n}\n", "a.conf": "# \"\nserver\n{\n  server_name \"a\\\n b\" # x\n  c;\n  ssl_certificate\n    c; ssl_certificate_key k;\n}"})
 	found := read(t, Reader{}, "nginx", "-c", dir+"/nginx.conf")
-	if len(found.Pairs) != 1 || found.Pairs[0].At != dir+"/a.conf:6" {
+	if len(found.Pairs) != 1 || found.Pairs[0].At != dir+"/a.conf:7" {
 		t.Errorf("found %+v", found)
 	}
 }

@@ -9,6 +9,9 @@
 // event that comes along is held against the contract: its envelope, its JSON
 // Schema, its subject and headers, its place in the sequence.
 //
+// Tests that need addresses, name servers or mounts of their own run again in a
+// process with network and mount namespaces of its own, which needs root.
+//
 // A program that is not installed makes its tests skip, with a sentence that
 // names the Debian package. RENEWATCH_E2E=1 turns that into a failure;
 // RENEWATCH_E2E=0 skips everything here. Under the race detector the binary is

@@ -299,11 +299,11 @@ func only(events []event, kind ...string) []event {
 	return out
 }
 
-// of keeps the events of one renewal.
+// of keeps the events of one renewal, without the alerts about it.
 func of(events []event, renewalID string) []event {
 	var out []event
 	for _, e := range events {
-		if e.Data.RenewalID == renewalID {
+		if class, _, _ := strings.Cut(e.kind(), "."); e.Data.RenewalID == renewalID && class != "alert" && class != "expiry" {
 			out = append(out, e)
 		}
 	}

@@ -47,10 +47,24 @@ var packages = map[string]string{
 	"certbot":         "certbot",
 	"apache2":         "apache2-bin",
 	"nats-server":     "nats-server",
+	"haproxy":         "haproxy",
+	"postfix":         "postfix",
+	"postconf":        "postfix",
+	"dovecot":         "dovecot-imapd",
 	"curl":            "curl",
 	"openssl":         "openssl",
 	"systemd-analyze": "systemd",
+	"ip":              "iproute2",
+	"unshare":         "util-linux",
+	"mount":           "mount",
+	"nsenter":         "util-linux",
+	"systemd-nspawn":  "systemd-container",
+	"dbus-daemon":     "dbus",
+	"buildah":         "buildah",
+	"crun":            "crun",
+	"busybox":         "busybox-static",
 	"go":              "golang",
+	"kill":            "procps",
 }
 
 // program returns the path of an installed program; without it the test skips,
@@ -90,6 +104,9 @@ func binary(t *testing.T) string {
 }
 
 var buildOnce = sync.OnceValues(func() (string, error) {
+	if built := os.Getenv(binaryEnv); built != "" {
+		return built, nil
+	}
 	out := filepath.Join(scratch, "renewatch")
 	args := []string{"build", "-o", out}
 	if raceEnabled {

@@ -154,6 +154,11 @@ func (n *nginx) errors() string {
 	return string(data)
 }
 
+// reconfigured counts the reloads that nginx itself tells of.
+func (n *nginx) reconfigured() int {
+	return logged(n.t, n.errors(), `\[notice\] \d+#\d+: reconfiguring$`)
+}
+
 // apache is one Apache with a directory of its own.
 type apache struct {
 	t    *testing.T
@@ -163,8 +168,27 @@ type apache struct {
 	*process
 }
 
+// vhost is one name that an Apache serves, with its pair.
+type vhost struct{ name, cert, key string }
+
 func newApache(t *testing.T, name, cert, key string, port int) *apache {
 	t.Helper()
+	return newApacheWith(t, port, vhost{name, cert, key})
+}
+
+// newApacheWith starts Apache with several names on one port.
+func newApacheWith(t *testing.T, port int, vhosts ...vhost) *apache {
+	t.Helper()
+	var blocks strings.Builder
+	for _, v := range vhosts {
+		fmt.Fprintf(&blocks, `<VirtualHost 127.0.0.1:%d>
+  ServerName %s
+  SSLEngine on
+  SSLCertificateFile %s
+  SSLCertificateKeyFile %s
+</VirtualHost>
+`, port, v.name, v.cert, v.key)
+	}
 	a := &apache{t: t, dir: tempDir(t), bin: program(t, "apache2")}
 	a.conf = filepath.Join(a.dir, "apache.conf")
 	user := ""
@@ -189,20 +213,14 @@ MaxSpareThreads 8
 MaxRequestWorkers 8
 SSLSessionCache none
 DocumentRoot %[1]s
-<VirtualHost 127.0.0.1:%[3]d>
-  ServerName %[2]s
-  SSLEngine on
-  SSLCertificateFile %[4]s
-  SSLCertificateKeyFile %[5]s
-</VirtualHost>
-`, a.dir, name, port, cert, key), 0o644)
+%[4]s`, a.dir, vhosts[0].name, port, &blocks), 0o644)
 	a.process = spawn(t, "apache", exec.Command(a.bin, "-d", a.dir, "-f", a.conf, "-DFOREGROUND"))
 	addr := fmt.Sprintf("127.0.0.1:%d", port)
 	eventually(t, "Apache up", func() error {
 		if !a.running() {
 			return final("Apache ended: %s\n%s", a.log.tail(), a.errors())
 		}
-		_, err := servedLeaf(addr, name)
+		_, err := servedLeaf(addr, vhosts[0].name)
 		return err
 	})
 	return a
@@ -215,6 +233,11 @@ func (a *apache) reloadCommand() []string {
 func (a *apache) errors() string {
 	data, _ := os.ReadFile(filepath.Join(a.dir, "error.log"))
 	return string(data)
+}
+
+// reloaded counts the reloads that Apache itself tells of.
+func (a *apache) reloaded() int {
+	return logged(a.t, a.errors(), "Doing graceful restart")
 }
 
 // counted wraps a reload command in a script that leaves a line in a file for

@@ -57,6 +57,8 @@ type Keeper struct {
 	sound        soundPairs
 	pairsRead    bool // they are being read
 	pairsAt      time.Time
+	advise       []string // files that were not looked at for advice
+	advising     bool
 	dirty        map[string]*cert // states that are to be written
 	dirtyAt      time.Time
 
@@ -386,6 +388,12 @@ func (k *Keeper) observe(o watch.Observation) {
 	}
 	switch o.Kind {
 	case watch.Loaded, watch.Changed:
+		if o.Kind == watch.Loaded && k.o.Advise != nil {
+			k.advise = append(k.advise, o.Pair.CertPath, o.Pair.KeyPath)
+			for _, e := range c.conf.Endpoints {
+				k.advise = append(k.advise, e.File)
+			}
+		}
 		for _, w := range o.Pair.Warnings {
 			k.log.Warn().Str("certificate", o.Name).Str("path", w.Path).Str("hint", w.Hint).Msg(w.Sentence)
 		}
@@ -631,6 +639,7 @@ func (k *Keeper) due() {
 	k.nextProbes()
 	k.lookAtClients(now)
 	k.lookAtPairs(now)
+	k.giveAdvice()
 	if len(k.dirty) > 0 && !now.Before(k.dirtyAt) {
 		k.writeDirty(someWrites)
 		k.dirtyAt = k.clock.Now().Add(writeEvery)
@@ -638,6 +647,16 @@ func (k *Keeper) due() {
 	k.agent.flush()
 	k.agent.settle(now)
 	k.agent.people(now)
+}
+
+// giveAdvice logs, once for each file, what is unfortunate about where it lies.
+func (k *Keeper) giveAdvice() {
+	if len(k.advise) == 0 || k.advising {
+		return
+	}
+	paths := k.advise
+	k.advise, k.advising = nil, true
+	k.hands.advise(k.ctx, paths, func() { k.advising = false })
 }
 
 // wake is when a certificate wants a tick.

@@ -99,6 +99,9 @@ type Options struct {
 	// Client reports whether a run of the ACME client goes on that may have written
 	// the certificate file at path; nil: none can be seen.
 	Client func(ctx context.Context, path string) bool
+	// Advise says what is unfortunate about where a file lies (a mount of a single
+	// file, say), for the log; may be nil.
+	Advise func(path string) []Advice
 	// Listener names the process that has listened at an address of this host since
 	// before a time; "" when there is none or it may not be seen. May be nil.
 	Listener func(ctx context.Context, at netip.AddrPort, before time.Time) string
@@ -121,6 +124,9 @@ type Options struct {
 
 // BeatEvery is how often the loop beats at least.
 const BeatEvery = 10 * time.Second
+
+// Advice is a sentence for the log and what to do.
+type Advice struct{ Path, Sentence, Hint string }
 
 // Watcher watches files; a *watch.Watcher is one.
 type Watcher interface {

@@ -18,6 +18,7 @@ const (
 	suspectLook  = 30 * time.Second // a name that could not be resolved is looked up again after this
 	unheardLook  = 15 * time.Second // and sooner while an address was not heard at all
 	downSoon     = 5 * time.Minute  // so soon after a change what is down is likely to come up
+	lastLook     = 12 * time.Second // of an open story before its deadline
 	leastProbe   = time.Second      // every probe has this long to hear something
 	impairedLook = time.Minute      // an untrustworthy verifier is asked again after this
 	afterTrouble = time.Minute      // how often a failed deployment is looked at in its first hour
@@ -338,12 +339,16 @@ func (k *step) round(in *Round) {
 		return // outdated: a newer probe replaced it
 	}
 	pr := *s.Probe
-	s.Probe, s.Checked, s.Findings = nil, k.now, in.Findings
+	before := s.Findings
+	s.Probe, s.Checked, s.Findings = nil, k.now, slices.Clone(in.Findings)
+	for i, f := range s.Findings {
+		s.Findings[i] = remembered(f, before)
+	}
 	s.NextProbe = time.Time{}
 	if in.Facts != nil && in.Facts.SHA256 == s.Disk.Leaf.SHA256 {
 		s.Disk.Facts = *in.Facts
 	}
-	for _, f := range in.Findings {
+	for _, f := range s.Findings {
 		if f.Default && f.Lineage && !s.Confirmed[f.Endpoint] {
 			if s.Confirmed == nil {
 				s.Confirmed = map[string]bool{}
@@ -358,7 +363,7 @@ func (k *step) round(in *Round) {
 		k.impaired = in.Impaired
 	}
 	impaired := k.impaired != ""
-	k.looked = !impaired && !slices.ContainsFunc(in.Findings, func(f Finding) bool { return f.Unheard && k.excluded(f) == "" })
+	k.looked = !impaired && !slices.ContainsFunc(s.Findings, func(f Finding) bool { return f.Unheard && k.excluded(f) == "" })
 	switch s.Standing {
 	case Open:
 		k.roundOpen(served, impaired, wasFresh, in.Facts)
@@ -403,6 +408,20 @@ func (k *step) round(in *Round) {
 	if s.Standing != Open {
 		s.NextProbe = k.routine(impaired)
 	}
+}
+
+// remembered returns what was heard last of an address that was not heard at all
+// in this round, if that was a fault. That it serves must be heard again.
+func remembered(f Finding, before []Finding) Finding {
+	if !f.Unheard || f.Code != string(verify.Unverifiable) {
+		return f
+	}
+	for _, old := range before {
+		if old.Endpoint == f.Endpoint && old.Address == f.Address && old.KeyType == f.KeyType && !old.Unheard && !old.Serving {
+			return old
+		}
+	}
+	return f
 }
 
 // roundOpen judges a round while the story runs.
@@ -488,8 +507,11 @@ func (k *step) ask(why Purpose, until time.Time) {
 	default:
 		pr.Samples = 2
 	}
-	if s.Story != nil {
-		pr.Fast = s.Story.Fast
+	if t := s.Story; t != nil {
+		pr.Fast = t.Fast
+		if why == Confirm && s.Standing == Open && t.GraceOver && !k.now.Before(t.Deadline.Add(-lastLook)) {
+			pr.Fast = k.now
+		}
 	}
 	s.Probe = &pr
 	k.cmds = slices.DeleteFunc(k.cmds, func(c Command) bool { _, is := c.(Probe); return is })

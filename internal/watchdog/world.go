@@ -71,6 +71,7 @@ type hands interface {
 	reload(ctx context.Context, o order, done func(runDone))
 	clients(ctx context.Context, paths map[string]string, done func(map[string]bool))
 	pairs(ctx context.Context, servers []reload.Server, watched map[string]bool, done func([]badPair))
+	advise(ctx context.Context, paths []string, done func())
 }
 
 // workers are hands that really work, each task in a goroutine of the keeper.
@@ -92,6 +93,22 @@ func (w workers) clients(ctx context.Context, paths map[string]string, done func
 	w.k.wg.Go(func() {
 		running := w.k.clientRuns(ctx, paths)
 		w.k.do(ctx.Done(), func() { done(running) })
+	})
+}
+
+func (w workers) advise(ctx context.Context, paths []string, done func()) {
+	w.k.wg.Go(func() {
+		told := map[string]bool{"": true}
+		for _, path := range paths {
+			if told[path] || ctx.Err() != nil {
+				continue
+			}
+			told[path] = true
+			for _, a := range w.k.o.Advise(path) {
+				w.k.log.Warn().Str("path", a.Path).Str("hint", a.Hint).Msg(a.Sentence)
+			}
+		}
+		w.k.do(ctx.Done(), done)
 	})
 }
 
