@@ -1,8 +1,9 @@
 // Package e2e holds the end-to-end tests: the real renewatch binary beside a
-// real certbot, nginx, Apache and nats-server, which the test starts and ends as
-// processes of its own, and a real ACME CA (pebble) inside the test. Everything
-// is on loopback and on free ports, with every file in the test's temporary
-// directory.
+// real certbot, nginx, Apache, HAProxy, Postfix, Dovecot and nats-server, which
+// the test starts and ends as processes of its own, and a real ACME CA (pebble)
+// inside the test. Everything is on loopback and on free ports, with every file
+// in the test's temporary directory. The systemd unit runs in a Debian that is
+// booted for it, the image in a container.
 //
 // The tests know nothing of the program's insides. They write files, read the
 // journal, subscribe to NATS and look at what is served, as a user would. Every
