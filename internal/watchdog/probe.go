@@ -363,6 +363,13 @@ func (j job) finding(t target, v verify.Verdict, chain []*x509.Certificate) Find
 		Lineage: lineage(v, j.history), Since: v.Since,
 	}
 	f.Endpoint = t.told()
+	// The same strings, not equal ones: there may be ten thousand certificates.
+	if f.ExpectedSHA256 == j.leaf.SHA256 {
+		f.ExpectedSHA256 = j.leaf.SHA256
+	}
+	if s := f.Served; s != nil && s.SHA256 == j.leaf.SHA256 {
+		s.SHA256, s.Serial, s.Issuer, s.Names = j.leaf.SHA256, j.leaf.Serial, j.leaf.Issuer, j.leaf.Names
+	}
 	if len(v.Served) > 0 {
 		f.ServedKeyType = verify.KeyType(v.Served[0])
 		for _, other := range t.siblings {
@@ -371,8 +378,11 @@ func (j job) finding(t target, v verify.Verdict, chain []*x509.Certificate) Find
 			}
 		}
 		if len(chain) > 0 {
-			f.Lost = slices.DeleteFunc(slices.Clone(f.Served.Names), func(n string) bool { return verify.Covers(chain[0], n) })
-			f.Lost = f.Lost[:min(len(f.Lost), maxNames)]
+			for _, n := range f.Served.Names {
+				if len(f.Lost) < maxNames && !verify.Covers(chain[0], n) {
+					f.Lost = append(f.Lost, n)
+				}
+			}
 		}
 		if n := len(f.Served.Names); n > maxNames {
 			f.Served.Names, f.Served.NamesOmitted = f.Served.Names[:maxNames], n-maxNames
