@@ -73,7 +73,7 @@ func recognise(argv []string, nested int) told {
 		case script(argv[i]):
 			return told{unit: word + ".service"}
 		case server:
-			return told{inv: flags(kind, argv[i], "/", rest)}
+			return told{inv: flags(kind, argv[i], rest)}
 		case elsewhere[word]:
 			return told{elsewhere: true}
 		case word == "systemctl":
@@ -214,8 +214,8 @@ func shellWords(script string) [][]string {
 
 // flags reads the arguments of a server. Values that a shell would still have to
 // expand say nothing.
-func flags(kind Kind, program, dir string, args []string) invocation {
-	inv := invocation{kind: kind, program: program, dir: dir}
+func flags(kind Kind, program string, args []string) invocation {
+	inv := invocation{kind: kind, program: program, dir: "/"}
 	switch kind {
 	case Nginx:
 		inv.nginxFlags(args)
@@ -226,7 +226,7 @@ func flags(kind Kind, program, dir string, args []string) invocation {
 	}
 	for _, c := range append([]string{inv.prefix}, inv.configs...) {
 		if strings.ContainsAny(c, "$`") {
-			return invocation{kind: kind, program: program, dir: dir}
+			return invocation{kind: kind, program: program, dir: "/"}
 		}
 	}
 	return inv

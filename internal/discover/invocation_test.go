@@ -236,14 +236,14 @@ func TestProcess(t *testing.T) {
 	}{
 		{"a title", Hint{PIDFiles: []string{dir + "/10.pid"}}, "nginx /srv/web/own.conf exact", ""},
 		{"a worker", Hint{PIDFiles: []string{dir + "/11.pid"}}, "nginx " + dir + "/etc/nginx/nginx.conf", ""},
-		{"HAProxy", Hint{PIDFiles: []string{dir + "/12.pid"}}, "haproxy /srv/sub/a.cfg exact", ""},
+		{"HAProxy", Hint{PIDFiles: []string{dir + "/12.pid"}}, "haproxy /srv/a.cfg exact", ""},
 		{"Apache", Hint{PIDFiles: []string{dir + "/13.pid"}}, "apache /x/b.conf exact", ""},
 		{"another root", Hint{PIDFiles: []string{dir + "/14.pid"}}, "nginx", "process 14) runs on another file system"},
 		{"not a server", Hint{PIDFiles: []string{dir + "/15.pid"}}, "", ""},
 		{"a container by its group", Hint{PIDFiles: []string{dir + "/16.pid"}}, "nginx", "process 16) runs on another file system"},
 		{"a pidfile of another kind", Hint{Units: []string{"nginx.service"}, PIDFiles: []string{dir + "/12.pid"}}, "nginx " + dir + "/etc/nginx/nginx.conf", ""},
 		{"a unit's processes", Hint{Units: []string{"web.service"}}, "nginx /srv/web/own.conf exact", ""},
-		{"an instance's processes", Hint{Units: []string{"a-b@x"}}, "haproxy /srv/sub/a.cfg exact", ""},
+		{"an instance's processes", Hint{Units: []string{"a-b@x"}}, "haproxy /srv/a.cfg exact", ""},
 		{"a flag wins", Hint{Commands: [][]string{{"nginx", "-c", "/flag.conf"}}, PIDFiles: []string{dir + "/10.pid"}}, "nginx /flag.conf", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -140,12 +140,12 @@ func (p *places) process(pid int) invocation {
 	if len(args) == 0 || programs[path.Base(args[0])] != kind {
 		return inv
 	}
-	cwd, err := os.Readlink(p.of(pid, "cwd"))
-	if err != nil || !strings.HasPrefix(cwd, "/") {
-		cwd = "/"
-	}
-	inv = flags(kind, args[0], cwd, args[1:])
+	inv = flags(kind, args[0], args[1:])
 	inv.exact, inv.pid = true, pid
+	// Where it may be seen; haproxy -C has been obeyed by then.
+	if cwd, err := os.Readlink(p.of(pid, "cwd")); err == nil && strings.HasPrefix(cwd, "/") {
+		inv.dir = cwd
+	}
 	return inv
 }
 

@@ -30,6 +30,8 @@ func start(t *testing.T, pidfile string, cmd *exec.Cmd) {
 	})
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
+	late := time.NewTimer(time.Minute)
+	defer late.Stop()
 	for {
 		if pid, ok := pidFrom(pidfile); ok && pid == cmd.Process.Pid {
 			return
@@ -38,6 +40,8 @@ func start(t *testing.T, pidfile string, cmd *exec.Cmd) {
 		case err := <-gone:
 			gone <- err
 			t.Fatalf("%s ended: %v\n%s", cmd.Path, err, said.String())
+		case <-late.C:
+			t.Fatalf("%s has not written %s", cmd.Path, pidfile)
 		case <-tick.C:
 		}
 	}
@@ -52,7 +56,7 @@ func TestRunningHAProxy(t *testing.T) {
 frontend f
   bind unix@DIR/s1 ssl crt "${CERTS}/a.pem" crt ../tls/b.pem
 `})
-	cmd := exec.Command(program(t, "haproxy"), "-db", "-p", dir+"/ha.pid", "-C", "sub", "-f", "ha.cfg")
+	cmd := exec.Command(program(t, "haproxy"), "-W", "-p", dir+"/ha.pid", "-C", "sub", "-f", "ha.cfg")
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "CERTS="+dir+"/tls")
 	start(t, dir+"/ha.pid", cmd)

@@ -10,10 +10,6 @@ import (
 	"github.com/renewatch/renewatch/internal/certtest"
 )
 
-// unwatchedPairs says whether pairs that no entry of certificates names, and
-// that only the server's own configuration does, are checked before a reload.
-const unwatchedPairs = true
-
 // Two certificates of one Apache. It dies of a reload while either pair is
 // broken, also when the reload was for the other one.
 type neighbours struct {
@@ -170,9 +166,6 @@ func TestApacheAndABrokenNeighbour(t *testing.T) {
 // Its fault holds A's reload past the deadline, and A recovers when B is sound.
 func TestApacheAndABrokenNeighbourNobodyWatches(t *testing.T) {
 	t.Parallel()
-	if !unwatchedPairs {
-		t.Skip("pairs that only the server's configuration names are not checked before a reload")
-	}
 	n := newNeighbours(t)
 	d := n.daemon([]*lineage{n.a}, soon...)
 	watch := n.watchOver()

@@ -219,12 +219,6 @@ func TestBackendGoesAway(t *testing.T) {
 	}
 }
 
-// deadlineKeepsWhatWasHeard: an address that was found down all the time is told
-// as that in deploy.failed, however short the last probe before the deadline was.
-// While this is false, a probe that was too short to hear of a timeout makes it
-// unverifiable, and the cause is another.
-const deadlineKeepsWhatWasHeard = true
-
 // One of two backends is away while the certificate is renewed: the other one
 // serves it, which is not enough to call it verified. When it is back with the
 // new certificate, the deployment has recovered.
@@ -238,11 +232,7 @@ func TestBackendAwayDuringTheRenewal(t *testing.T) {
 			}
 			f, second, reload := twoBackends(t)
 			// Ten seconds after a reload a new probe begins.
-			deadline := "9s"
-			if deadlineKeepsWhatWasHeard {
-				deadline = "11s"
-			}
-			d := f.daemon(reload, "retries", "[0s, 1s, 2s]", "deadline", deadline)
+			d := f.daemon(reload, "retries", "[0s, 1s, 2s]", "deadline", "11s")
 			d.start()
 			d.baseline(fingerprint(f.lineage.leaf()))
 

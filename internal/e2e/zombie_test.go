@@ -16,26 +16,17 @@ import (
 // never called verified; when the second one ends, it has recovered.
 func TestZombieServesTheOldCertificate(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		name, deadline string
-		mixed          bool
-	}{
-		{"early", "9s", true},
-		{"late", "22s", mixedAtALateDeadline},
-	} {
-		t.Run(c.name, func(t *testing.T) {
+	// What deploy.failed says of an address does not depend on whether the daemon
+	// asks often or seldom by then.
+	for name, deadline := range map[string]string{"early": "9s", "late": "22s"} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			testOldZombie(t, c.deadline, c.mixed)
+			testOldZombie(t, deadline)
 		})
 	}
 }
 
-// mixedAtALateDeadline: what deploy.failed says of an address does not depend on
-// whether the daemon asks often or seldom by then. While this is false, a mixed
-// address may be told as what its last single answer was.
-const mixedAtALateDeadline = true
-
-func testOldZombie(t *testing.T, deadline string, mixed bool) {
+func testOldZombie(t *testing.T, deadline string) {
 	s := newShared(t)
 	zombie := s.unknown(s.lineage)
 	before := s.lineage.leaf()
@@ -46,20 +37,16 @@ func testOldZombie(t *testing.T, deadline string, mixed bool) {
 	after := s.ca.aged(time.Hour, s.name, s.alias)
 	s.lineage.put(after)
 	failed := d.await("deploy.failed", about(after.SHA256()))
-	if !s.cutOff(d, failed) {
-		if mixed {
-			wantVerdicts(t, failed, map[string]string{s.addr: "mixed"})
-			v := failed.Data.Verdicts[0]
-			if !slices.Contains(v.Faults, "stale") || v.Severity != "error" || v.Matching == 0 || v.Matching == v.Samples {
-				t.Errorf("the verdict does not tell that old and new are served: %+v", v)
-			}
-		}
-		if next := failed.Data.Next; mixed && (next == nil || next.Action != "reload" || next.At == "") {
-			t.Errorf("an old leaf is served, and no further reload is announced: %s", failed.raw)
-		}
-		wantKinds(t, of(d.journal(), failed.Data.RenewalID), "renewal.detected", "reload.done", "deploy.failed")
-		s.reload.want(1)
+	wantVerdicts(t, failed, map[string]string{s.addr: "mixed"})
+	v := failed.Data.Verdicts[0]
+	if !slices.Contains(v.Faults, "stale") || v.Severity != "error" || v.Matching == 0 || v.Matching == v.Samples {
+		t.Errorf("the verdict does not tell that old and new are served: %+v", v)
 	}
+	if next := failed.Data.Next; next == nil || next.Action != "reload" || next.At == "" {
+		t.Errorf("an old leaf is served, and no further reload is announced: %s", failed.raw)
+	}
+	wantKinds(t, of(d.journal(), failed.Data.RenewalID), "renewal.detected", "reload.done", "deploy.failed")
+	s.reload.want(1)
 
 	zombie.stop(t, syscall.SIGTERM)
 	recovered := d.await("deploy.recovered", sameRenewal(failed))
@@ -91,25 +78,20 @@ func TestZombieServesAForeignCertificate(t *testing.T) {
 	s.lineage.put(after)
 
 	failed := d.await("deploy.failed", about(after.SHA256()))
-	clean := !s.cutOff(d, failed)
-	if clean {
-		wantVerdicts(t, failed, map[string]string{s.addr: "mixed"})
-		if v := failed.Data.Verdicts[0]; !slices.Equal(v.Faults, []string{"mixed", "foreign"}) || v.Severity != "error" {
-			t.Errorf("the verdict does not tell that a foreign leaf is served among the others: %+v", v)
-		}
-		if next := failed.Data.Next; next == nil || next.Action != "person" {
-			t.Errorf("one reload is enough for a mixture without an old leaf: %s", failed.raw)
-		}
-		wantKinds(t, of(d.journal(), failed.Data.RenewalID), "renewal.detected", "reload.done", "deploy.failed")
+	wantVerdicts(t, failed, map[string]string{s.addr: "mixed"})
+	if v := failed.Data.Verdicts[0]; !slices.Equal(v.Faults, []string{"mixed", "foreign"}) || v.Severity != "error" {
+		t.Errorf("the verdict does not tell that a foreign leaf is served among the others: %+v", v)
 	}
+	if next := failed.Data.Next; next == nil || next.Action != "person" {
+		t.Errorf("one reload is enough for a mixture without an old leaf: %s", failed.raw)
+	}
+	wantKinds(t, of(d.journal(), failed.Data.RenewalID), "renewal.detected", "reload.done", "deploy.failed")
 
 	zombie.stop(t, syscall.SIGTERM)
 	recovered := d.await("deploy.recovered", sameRenewal(failed))
 	wantVerdicts(t, recovered, map[string]string{s.addr: "serving"})
 	s.wantNeverVerified(d, failed)
-	if clean {
-		s.reload.want(1)
-	}
+	s.reload.want(1)
 	d.finish()
 }
 
@@ -159,23 +141,6 @@ func (s *shared) daemon(overrides ...string) *daemon {
 	return newDaemon(s.t, "", serverBlock("nginx", s.reload.command())+
 		verifying("nginx", s.ca.root, append([]string{"samples", "24", "spread", "5s", "retries", "[0s, 1s, 2s]", "every", "3s"}, overrides...)...)+
 		certificateBlock(s.lineage.cert, fmt.Sprintf("https://%s:%s?address=%s", s.name, s.addr[len("127.0.0.1:"):], s.addr)))
-}
-
-// cutOffIsNoTimeout: a connection that was still being made when the grace or
-// the deadline ended tells nothing of its address. While this is false, it may be
-// told as a timeout, and what was seen before is forgotten for it.
-const cutOffIsNoTimeout = true
-
-// cutOff reports whether the story was spoiled by such a connection.
-func (s *shared) cutOff(d *daemon, failed event) bool {
-	s.t.Helper()
-	_, reloaded := find(of(d.journal(), failed.Data.RenewalID), "reload.done")
-	timeout := slices.ContainsFunc(failed.Data.Verdicts, func(v verdict) bool { return v.Code == "timeout" })
-	if cutOffIsNoTimeout || reloaded && !timeout {
-		return false
-	}
-	s.t.Logf("a connection that was cut off was told as a timeout:\n%s", tell(d.journal()))
-	return true
 }
 
 // sameRenewal matches the events of the same renewal.
