@@ -37,6 +37,14 @@ func (r *resolver) expand(pattern string, most int) (matches []string, steps []s
 				next = append(next, dir)
 				continue
 			}
+			if !IsGlob(part) {
+				// What is there needs no watch: a certificate has its own.
+				path := join(dir, part)
+				if id, err := stat(path); err == nil && (!last || !id.isDir()) {
+					next = append(next, path)
+					continue
+				}
+			}
 			t := r.walk(dir)
 			if t.err != nil || !t.id.isDir() {
 				steps = append(steps, t.steps...)
@@ -49,7 +57,7 @@ func (r *resolver) expand(pattern string, most int) (matches []string, steps []s
 				path := join(dir, part)
 				w := r.walk(path)
 				if _, err := lstat(path); err == nil && (!last || !w.id.isDir()) {
-					next = append(next, path)
+					next = append(next, path) // a link to nowhere, for now
 				} else {
 					steps = append(steps, w.steps...)
 				}
@@ -57,11 +65,12 @@ func (r *resolver) expand(pattern string, most int) (matches []string, steps []s
 			}
 			steps = append(steps, t.steps...)
 			steps = append(steps, step{dir: t.real, id: t.id.inode, name: anyName})
-			names, err := namesIn(dir)
+			entries, err := entriesIn(dir)
 			if err != nil && fault == nil {
 				fault = systemFault(dir, err)
 			}
-			for _, name := range names {
+			for _, e := range entries {
+				name := e.Name()
 				if strings.HasPrefix(name, ".") && !strings.HasPrefix(part, ".") {
 					continue
 				}
@@ -69,14 +78,19 @@ func (r *resolver) expand(pattern string, most int) (matches []string, steps []s
 				if err != nil {
 					return nil, steps, newFault(BadGlob, pattern, "correct the pattern", "the pattern %s is malformed", show(pattern))
 				}
-				path := join(dir, name)
 				if !ok {
 					continue
 				}
-				if id, err := stat(path); err == nil && id.isDir() == last {
-					continue
+				path, isDir := join(dir, name), e.IsDir()
+				if !isDir && !e.Type().IsRegular() {
+					id, err := stat(path)
+					if isDir = id.isDir(); err != nil {
+						isDir = !last
+					}
 				}
-				next = append(next, path)
+				if isDir != last {
+					next = append(next, path)
+				}
 			}
 			if len(next) > most {
 				return nil, steps, newFault(TooManyMatches, pattern, "make the pattern narrower", "%s matches more than %d files", show(pattern), most)

@@ -36,13 +36,14 @@ func history(cert, real string, leaf *x509.Certificate) []*x509.Certificate {
 	if got, err := stat(archive); err != nil || got.inode != want.inode {
 		return nil
 	}
-	names, err := namesIn(archive)
+	entries, err := entriesIn(archive)
 	if err != nil {
 		return nil
 	}
 	// cert12.pem and fullchain12.pem both hold leaf 12; the first is shorter.
 	versions := make(map[int]string)
-	for _, name := range names {
+	for _, e := range entries {
+		name := e.Name()
 		for _, kind := range []string{"cert", "fullchain"} {
 			n, ok := version(name, kind)
 			if ok && (versions[n] == "" || kind == "cert") {
@@ -109,17 +110,16 @@ func firstCertificate(path string) *x509.Certificate {
 	}
 }
 
-// namesIn lists a directory, sorted.
-func namesIn(dir string) ([]string, error) {
+// entriesIn lists a directory, as much of it as is looked at.
+func entriesIn(dir string) ([]os.DirEntry, error) {
 	d, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer d.Close()
-	names, err := d.Readdirnames(maxNames)
-	if len(names) == 0 && err != nil && !errors.Is(err, io.EOF) {
+	entries, err := d.ReadDir(maxNames)
+	if len(entries) == 0 && err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
-	slices.Sort(names)
-	return names, nil
+	return entries, nil
 }

@@ -1,16 +1,13 @@
 package watch
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/pem"
 	"errors"
-	"io"
-	"os"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -47,27 +44,40 @@ func Load(cert, key string) (*Pair, *Fault) {
 }
 
 // sight is what one look at a certificate file and its key found. Of pair,
-// fault and trouble exactly one is set.
+// fault, trouble and reused exactly one is set, but that a fault may be reused.
 type sight struct {
+	kept
 	pair    *Pair
-	fault   *Fault
 	trouble error // nothing of the files: this process can open no more of them
+	reused  bool  // the files are untouched: kept is the last look's, and pair nil
 
 	steps  []step // the names that decide what would be seen
 	cert   trail
 	key    trail // zero when there is no key file
+	newest int64 // latest change of the files and of the links to them
+	around around
+}
+
+// kept is what is remembered of a sight for the next one.
+type kept struct {
 	certID ident
 	keyID  ident
-	readAt time.Time // zero: not read, the next look must
-	chain  [sha256.Size]byte
-	newest int64 // latest change of the files and of the links to them
+	readAt int64  // Unix ns; 0: not read, the next look must
+	print  string // stands for all of a sound pair; empty: there is none
+	fault  *Fault
+}
+
+// trusted reports whether a stat result that is the same still stands for the
+// content.
+func (k *kept) trusted(now time.Time) bool {
+	age := now.UnixNano() - k.readAt
+	return k.readAt != 0 && age >= 0 && age < int64(rereadAfter)
 }
 
 // examine looks at the files. before is the key path of the last sound sight of
 // the same source, when the key was found and not configured: its going is a
-// fault then. A sight from before is returned with new steps when the files are
-// untouched since.
-func examine(r *resolver, cert, key, before string, last *sight) *sight {
+// fault then. Files that are untouched since last are not read.
+func examine(r *resolver, cert, key, before string, last *kept) *sight {
 	var s *sight
 	for try := 1; ; try++ {
 		var again bool
@@ -80,7 +90,7 @@ func examine(r *resolver, cert, key, before string, last *sight) *sight {
 }
 
 // examineOnce reports whether the files were replaced while they were read.
-func examineOnce(r *resolver, cert, key, before string, last *sight) (s *sight, again bool) {
+func examineOnce(r *resolver, cert, key, before string, last *kept) (s *sight, again bool) {
 	s = &sight{}
 	if s.cert, s.certID, s.fault = find(r, cert); s.fault != nil {
 		s.steps = s.cert.steps
@@ -102,12 +112,12 @@ func examineOnce(r *resolver, cert, key, before string, last *sight) (s *sight, 
 			keyFault.Sentence = "the key " + keyFault.Sentence
 		}
 	}
-	if s.same(last) && keyFault == nil {
-		s.pair, s.fault, s.readAt, s.chain = last.pair, last.fault, last.readAt, last.chain
+	now := time.Now()
+	if s.same(last, now) && keyFault == nil {
+		s.kept, s.reused = *last, true
 		return s, false
 	}
 
-	now := time.Now()
 	text, certID, fault, err := read(cert)
 	if s.failed(fault, err) {
 		return s, false
@@ -218,16 +228,14 @@ func keysBeside(cert string) []string {
 }
 
 // same reports whether the files are untouched since they were last read.
-func (s *sight) same(last *sight) bool {
-	return last != nil && !last.readAt.IsZero() && time.Since(last.readAt) < rereadAfter &&
-		s.certID == last.certID && s.keyID == last.keyID &&
-		s.cert.real == last.cert.real && s.key.real == last.key.real
+func (s *sight) same(last *kept, now time.Time) bool {
+	return last != nil && last.trusted(now) && s.certID == last.certID && s.keyID == last.keyID
 }
 
 // stamp lets the next look rely on stat, when that can tell a change.
 func (s *sight) stamp(now time.Time, certID ident, keyFault *Fault) {
 	if keyFault == nil && certID == s.certID && now.Sub(time.Unix(0, max(s.certID.newest(), s.keyID.newest()))) > racy {
-		s.readAt = now
+		s.readAt = now.UnixNano()
 	}
 }
 
@@ -287,7 +295,8 @@ func (s *sight) judge(r *resolver, cert, keyPath string, blocks, keyBlocks []*pe
 		one := sha256.Sum256(c.Raw)
 		sum.Write(one[:])
 	}
-	sum.Sum(s.chain[:0])
+	fmt.Fprintf(sum, "%s %q %q", pair.Key, pair.CertPath, pair.KeyPath)
+	s.print = string(sum.Sum(nil)[:16])
 }
 
 // read returns the content of path, a regular file of at most maxSize bytes,
@@ -313,42 +322,45 @@ func read(path string) ([]byte, ident, *Fault, error) {
 func readOnce(path string) (data []byte, before, after ident, err error) {
 	// Without O_NONBLOCK a FIFO that took the file's place since it was looked
 	// at would hold us up until somebody writes to it.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
+	fd := -1
+	for err = unix.EINTR; err == unix.EINTR; {
+		fd, err = unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	}
 	if err != nil {
 		return nil, before, after, err
 	}
-	defer f.Close()
-	if before, err = fstat(f); err != nil {
+	defer unix.Close(fd)
+	if before, err = fstat(fd); err != nil {
 		return nil, before, after, err
 	}
 	if fault := notRegular(path, before); fault != nil {
 		return nil, before, after, fault
 	}
-	// One buffer from the start: growing would leave copies of a key behind.
-	buf := bytes.NewBuffer(make([]byte, 0, before.size+2*bytes.MinRead))
-	_, err = buf.ReadFrom(io.LimitReader(f, maxSize+1))
-	data = buf.Bytes()
-	if err != nil {
-		clear(data)
-		return nil, before, after, err
+	// Enough from the start: growing leaves copies of a key behind, to be cleared.
+	data = make([]byte, 0, before.size+1)
+	for {
+		n, err := unix.Read(fd, data[len(data):cap(data)])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			clear(data)
+			return nil, before, after, err
+		}
+		data = data[:len(data)+n]
+		if n == 0 || before.size > 0 && int64(len(data)) == before.size {
+			break
+		}
+		if len(data) > maxSize {
+			clear(data)
+			return nil, before, after, newFault(TooLarge, path, "name the PEM file with the leaf and its chain", "%s has more than the 1 MiB that is read", show(path))
+		}
+		if len(data) == cap(data) {
+			larger := append(make([]byte, 0, min(2*cap(data)+4096, maxSize+1)), data...)
+			clear(data)
+			data = larger
+		}
 	}
-	if len(data) > maxSize {
-		clear(data)
-		return nil, before, after, newFault(TooLarge, path, "name the PEM file with the leaf and its chain", "%s has more than the 1 MiB that is read", show(path))
-	}
-	after, err = fstat(f)
+	after, err = fstat(fd)
 	return data, before, after, err
-}
-
-func fstat(f *os.File) (ident, error) {
-	var st unix.Stat_t
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return ident{}, err
-	}
-	var statErr error
-	if err := raw.Control(func(fd uintptr) { statErr = unix.Fstat(int(fd), &st) }); err != nil {
-		return ident{}, err
-	}
-	return identOf(&st), statErr
 }

@@ -488,12 +488,12 @@ func TestStamp(t *testing.T) {
 		id := func(d time.Duration) ident {
 			return ident{ctime: now.Add(-d).UnixNano(), mtime: now.Add(-d).UnixNano()}
 		}
-		s := sight{certID: id(tt.cert), keyID: id(tt.key)}
-		if s.stamp(now, s.certID, nil); !s.readAt.IsZero() != tt.want {
+		s := sight{kept: kept{certID: id(tt.cert), keyID: id(tt.key)}}
+		if s.stamp(now, s.certID, nil); (s.readAt != 0) != tt.want {
 			t.Errorf("%v and %v old: trusted: %t", tt.cert, tt.key, !tt.want)
 		}
-		s.readAt = time.Time{}
-		if s.stamp(now, ident{}, nil); !s.readAt.IsZero() {
+		s.readAt = 0
+		if s.stamp(now, ident{}, nil); s.readAt != 0 {
 			t.Error("trusted although another file was read")
 		}
 	}
@@ -503,19 +503,19 @@ func TestStamp(t *testing.T) {
 func TestReuse(t *testing.T) {
 	dir := t.TempDir()
 	s := pairIn(t, dir, "a.test", leafA())
-	look := func(last *sight) *sight { return examine(newResolver(), s.Cert, "", "", last) }
-	first := look(nil)
-	if !first.readAt.IsZero() {
+	look := func(last *kept) *sight { return examine(newResolver(), s.Cert, "", "", last) }
+	first := &look(nil).kept
+	if first.readAt != 0 {
 		t.Error("trusted at once")
 	}
-	first.readAt = time.Now()
-	if second := look(first); second.pair != first.pair || len(second.steps) == 0 {
+	first.readAt = time.Now().UnixNano()
+	if second := look(first); !second.reused || second.pair != nil || second.kept != *first || len(second.steps) == 0 {
 		t.Error("read again, or nothing to watch")
 	}
 	old := *first
-	old.readAt = time.Now().Add(-rereadAfter)
-	if look(&old).pair == first.pair {
-		t.Error("not read again after an hour")
+	old.readAt = time.Now().Add(-rereadAfter).UnixNano()
+	if again := look(&old); again.reused || again.print != first.print {
+		t.Error("not read again after an hour, or not the same")
 	}
 	write(t, s.Key, leafB().KeyPEM(), 0o600)
 	if again := look(first); again.fault == nil || again.fault.Code != OtherKey {

@@ -1,12 +1,13 @@
 package watch
 
 import (
+	"container/heap"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
-	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -15,30 +16,45 @@ import (
 const (
 	// beatEvery bounds the time between two beats.
 	beatEvery = 5 * time.Second
-	// lookEvery bounds how often events make one item look.
+	// lookEvery bounds how often events make one item look: a writer makes a
+	// dozen of them, and what they lead to is looked at once.
 	lookEvery = 10 * time.Millisecond
 	// overflowEvery bounds how often a queue overflow makes everything look.
 	overflowEvery = time.Second
-	// maxQueue bounds the observations that wait for the reader. Beyond it
-	// nothing is looked at, so nothing is concluded and nothing lost.
-	maxQueue = 256
-	// beatLooks is after how many looks of one pass there is a beat.
-	beatLooks = 64
+	// maxQueue bounds the observations that wait for the reader, and
+	// maxCertificates the parsed certificates in them. Beyond it nothing is looked
+	// at, so nothing is concluded and nothing lost.
+	maxQueue        = 256
+	maxCertificates = 1024
+	// maxEvents bounds the events that are taken in before anything else is done.
+	maxEvents = 4096
+	// maxLooks bounds how many items look in one pass.
+	maxLooks = 32
+	// expandShare is the part of the time that events may make globs expand, as
+	// one in so many: with thousands of matches it is long work.
+	expandShare = 20
 )
 
 // loop is one run of a Watcher. One goroutine owns it.
 type loop struct {
-	w        *Watcher
-	dirs     *dirs
-	sources  []Source
-	items    map[string]*item
-	globs    *item // stands for all globs in dirs; never looked at
-	due      map[*item]struct{}
-	queue    []Observation
-	stalled  bool // the reader is too far behind to conclude any more
-	scanAt   time.Time
-	scanning bool      // a scan was held up by the reader, the rest of it is due
-	expandAt time.Time // zero: nothing to expand
+	w       *Watcher
+	dirs    *dirs
+	sources []Source
+	settled bool // what the sources stand for is known and cannot change
+	items   map[string]*item
+	globs   *item // stands for all globs in dirs; never looked at
+	due     dueItems
+	todo    []*item // what the scan still has to look at
+
+	queue   []Observation
+	parsed  int  // certificates in queue
+	stalled bool // the reader is too far behind to conclude any more
+
+	scanAt     time.Time
+	scanning   bool
+	expandAt   time.Time // zero: nothing to expand
+	expanded   time.Time // when the globs were expanded last
+	expandTook time.Duration
 
 	noInotify  *Fault
 	globFaults []*Fault
@@ -52,7 +68,6 @@ func newLoop(w *Watcher) *loop {
 		dirs:  newDirs(),
 		items: make(map[string]*item),
 		globs: &item{},
-		due:   make(map[*item]struct{}),
 		blind: make(map[FaultCode]Fault),
 	}
 }
@@ -82,15 +97,9 @@ func (l *loop) run(ctx context.Context, out chan<- Observation) {
 		case <-ctx.Done():
 		case <-timer.C:
 		case to <- first:
-			l.queue[0] = Observation{}
-			l.queue = l.queue[1:]
-			l.stalled = l.stalled && len(l.queue) > maxQueue/2
+			l.taken()
 		case e, ok := <-events:
-			if !ok {
-				l.loseInotify(errors.New("the watcher has ended"))
-				break
-			}
-			l.event(e)
+			l.take(e, ok, events)
 		case err, ok := <-errs:
 			switch {
 			case !ok:
@@ -109,16 +118,36 @@ func (l *loop) run(ctx context.Context, out chan<- Observation) {
 	}
 }
 
+// take takes in an event and those that wait behind it.
+func (l *loop) take(e fsnotify.Event, ok bool, events <-chan fsnotify.Event) {
+	for range maxEvents {
+		if !ok {
+			l.loseInotify(errors.New("the watcher has ended"))
+			return
+		}
+		l.event(e)
+		select {
+		case e, ok = <-events:
+		default:
+			return
+		}
+	}
+}
+
 // wake is when the next pass has something to do.
 func (l *loop) wake() time.Time {
-	at := time.Now().Add(beatEvery)
+	now := time.Now()
+	at := now.Add(beatEvery)
 	if l.stalled {
 		return at
 	}
+	if len(l.todo) > 0 {
+		return now
+	}
 	at = earlier(at, l.scanAt)
 	at = earlier(at, l.expandAt)
-	for it := range l.due {
-		at = earlier(at, it.due)
+	if len(l.due) > 0 {
+		at = earlier(at, l.due[0].due)
 	}
 	return at
 }
@@ -131,55 +160,55 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// pass does what is due.
+// pass does some of what is due: a bounded part, so that events do not wait.
 func (l *loop) pass(ctx context.Context) {
 	now := time.Now()
 	if l.stalled {
 		return
 	}
 	if !l.scanAt.After(now) {
-		l.scan(ctx)
+		l.scan()
 	}
 	if !l.expandAt.IsZero() && !l.expandAt.After(now) {
-		l.expand(newResolver(), now)
+		l.expand(now)
 		l.tellTroubles(now)
 	}
-	var ready []*item
-	for it := range l.due {
-		if !it.due.After(now) {
-			ready = append(ready, it)
-		}
+	ready := make([]*item, 0, maxLooks)
+	for len(ready) < maxLooks/2 && len(l.due) > 0 && !l.due[0].due.After(now) {
+		ready = append(ready, heap.Pop(&l.due).(*item))
 	}
-	if (len(ready) == 0 || l.lookAt(ctx, newResolver(), ready)) && l.scanning {
+	n := min(maxLooks-len(ready), len(l.todo))
+	ready = append(ready, l.todo[:n]...)
+	l.todo = l.todo[n:]
+	if l.lookAt(ctx, ready); l.scanning && len(l.todo) == 0 {
 		l.scanned()
 	}
-	if l.dirs.refusals {
+	if l.dirs.refusals && !l.scanning {
 		l.tellTroubles(now)
 	}
+	l.w.watches.Store(int64(l.dirs.watched))
+	l.w.wanted.Store(int64(len(l.dirs.nodes)))
 }
 
-// scan looks at everything and watches again what is not watched any more. It is
-// the authority: events get lost.
-func (l *loop) scan(ctx context.Context) {
+// scan begins to look at everything, and watches again what is not watched any
+// more. It is the authority: events get lost.
+func (l *loop) scan() {
 	now := time.Now()
 	l.scanAt = now.Add(l.w.o.ScanEvery)
 	if l.dirs.fs == nil {
 		l.openInotify()
 	}
-	l.mustLook(l.dirs.mend(), now)
-	r := newResolver()
-	l.expand(r, now)
+	l.dirs.mend() // all items look anyway
+	l.expand(now)
 	l.trouble = nil
-	l.scanning = !l.lookAt(ctx, r, slices.Collect(maps.Values(l.items)))
-	if !l.scanning {
-		l.scanned()
-	}
+	l.todo = slices.SortedFunc(maps.Values(l.items), func(a, b *item) int { return strings.Compare(a.name, b.name) })
+	l.scanning = true
 }
 
 // scanned notes that everything was looked at.
 func (l *loop) scanned() {
 	now := time.Now()
-	l.scanning = false
+	l.scanning, l.todo = false, nil
 	l.w.scanned.Store(&now)
 	l.tellTroubles(now)
 }
@@ -193,70 +222,97 @@ func (l *loop) scanSoon() {
 	l.scanAt = earlier(l.scanAt, at)
 }
 
-// lookAt lets items look, by name. It reports whether all could.
-func (l *loop) lookAt(ctx context.Context, r *resolver, items []*item) bool {
-	slices.SortFunc(items, func(a, b *item) int {
-		if a.name < b.name {
-			return -1
-		}
-		return 1
-	})
-	for n, it := range items {
-		if n%beatLooks == beatLooks-1 {
-			l.w.o.Beat()
-		}
-		if l.stalled || ctx.Err() != nil {
-			l.mustLook(items[n:], time.Now())
-			return false
-		}
-		l.look(r, it)
+// lookAt lets items look. Files are read by as many goroutines as there are
+// processors; what is concluded of them comes in the order of the items.
+func (l *loop) lookAt(ctx context.Context, items []*item) {
+	if len(items) == 0 {
+		return
 	}
-	return true
+	now := time.Now()
+	sights := make([]*sight, len(items))
+	each(len(items), func() func(int) {
+		r := newResolver()
+		return func(i int) {
+			if ctx.Err() == nil && !items[i].dropped {
+				sights[i] = items[i].examine(r, now)
+			}
+		}
+	})
+	if ctx.Err() != nil {
+		return
+	}
+	told := make([]*Observation, 0, len(items))
+	for i, it := range items {
+		if o := l.look(it, sights[i]); o != nil {
+			told = append(told, o)
+		}
+	}
+	each(len(told), func() func(int) { return func(i int) { told[i].remember() } })
+	for _, o := range told {
+		l.tell(*o)
+	}
 }
 
-func (l *loop) look(r *resolver, it *item) {
+// look lets one item decide on what was seen.
+func (l *loop) look(it *item, s *sight) *Observation {
+	if it.dropped {
+		return nil
+	}
 	now := time.Now()
-	o, err := it.look(r, now)
-	if err != nil && l.trouble == nil {
-		l.trouble, l.dirs.refusals = err, true
-	}
-	if it.due.IsZero() {
-		delete(l.due, it)
-	} else {
-		l.due[it] = struct{}{}
-	}
-	if o != nil {
-		l.tell(*o)
-		if o.Kind == Removed && it.glob {
-			l.drop(it)
-			return
+	o := it.decide(s, now)
+	l.schedule(it)
+	switch {
+	case s == nil:
+		return nil
+	case s.trouble != nil:
+		if l.trouble == nil {
+			l.trouble, l.dirs.refusals = s.trouble, true
 		}
+		return nil
+	case o != nil && o.Kind == Removed && it.glob:
+		l.drop(it)
+		return o
 	}
 	// What happened between the look and the start of a watch gives no event.
-	if it.last != nil && err == nil {
-		l.mustLook(l.dirs.follow(it, it.last.steps), now)
+	l.mustLook(l.dirs.follow(it, s.steps), now.Add(lookEvery))
+	return o
+}
+
+// mustLook makes items due.
+func (l *loop) mustLook(items []*item, at time.Time) {
+	for _, it := range items {
+		if it == l.globs {
+			next := max(lookEvery, expandShare*l.expandTook)
+			l.expandAt = earlier(later(at, l.expanded.Add(next)), l.expandAt)
+			continue
+		}
+		it.due = earlier(at, it.due)
+		l.schedule(it)
 	}
 }
 
-// mustLook makes items due, though none more often than every lookEvery.
-func (l *loop) mustLook(items []*item, now time.Time) {
-	for _, it := range items {
-		if it == l.globs {
-			l.expandAt = earlier(now.Add(lookEvery), l.expandAt)
-			continue
-		}
-		at := now
-		if next := it.looked.Add(lookEvery); next.After(at) {
-			at = next
-		}
-		it.due = earlier(at, it.due)
-		l.due[it] = struct{}{}
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
 	}
+	return a
 }
 
 func (l *loop) tell(o Observation) {
 	l.queue = append(l.queue, o)
-	l.stalled = l.stalled || len(l.queue) >= maxQueue
+	l.parsed += o.parsed()
+	l.stalled = l.stalled || len(l.queue) >= maxQueue || l.parsed >= maxCertificates
+}
+
+// taken takes the first observation off the queue.
+func (l *loop) taken() {
+	l.parsed -= l.queue[0].parsed()
+	l.queue[0] = Observation{}
+	l.queue = l.queue[1:]
+	if len(l.queue) == 0 {
+		l.queue = nil
+	}
+	l.stalled = l.stalled && (len(l.queue) > maxQueue/2 || l.parsed > maxCertificates/2)
 }
 
 func (l *loop) event(e fsnotify.Event) {
@@ -265,112 +321,23 @@ func (l *loop) event(e fsnotify.Event) {
 	for _, it := range items {
 		it.sign(now)
 	}
-	l.mustLook(items, now)
+	l.mustLook(items, now.Add(lookEvery))
 }
 
 func (l *loop) drop(it *item) {
 	l.dirs.follow(it, nil)
 	delete(l.items, it.name)
-	delete(l.due, it)
-}
-
-func (l *loop) takeSources() { l.sources = l.w.currentSources() }
-
-// expand finds out which certificates the sources stand for now.
-func (l *loop) expand(r *resolver, now time.Time) {
-	l.expandAt = time.Time{}
-	claims, steps := l.claims(r)
-	for name, cs := range claims {
-		c := cs[0]
-		if len(cs) > 1 {
-			c = claim{src: c.src, glob: c.glob, clash: clashFault(name, cs)}
-		}
-		it := l.items[name]
-		if it == nil {
-			it = &item{name: name, settler: settler{settle: l.w.o.Settle, patience: l.w.o.Patience}}
-			l.items[name] = it
-		} else if it.cert == c.cert && it.key == c.key && sameFault(it.clash, c.clash) {
-			it.src, it.glob = c.src, c.glob
-			continue
-		}
-		it.claim, it.last, it.found = c, nil, ""
-		it.sign(now)
-		l.mustLook([]*item{it}, now)
-	}
-	for name, it := range l.items {
-		if claims[name] != nil {
-			continue
-		}
-		if it.glob && it.clash == nil && slices.Contains(l.sources, it.src) {
-			// Its file is gone. Whether the certificate is too, a look will tell.
-			l.mustLook([]*item{it}, now)
-			continue
-		}
-		l.drop(it)
-	}
-	l.mustLook(l.dirs.follow(l.globs, steps), now)
-}
-
-func sameFault(a, b *Fault) bool { return a == b || a != nil && b != nil && *a == *b }
-
-// claims lists what the sources ask for, by name, and the names that decide what
-// the globs match.
-func (l *loop) claims(r *resolver) (map[string][]claim, []step) {
-	claims := make(map[string][]claim)
-	var steps []step
-	taken := make(map[string]bool)
-	var globs []Source
-	l.globFaults = nil
-	add := func(name string, c claim) {
-		if f := nameFault(name, c.cert); f != nil {
-			l.globFaults = append(l.globFaults, f)
-			return
-		}
-		taken[filepath.Clean(c.cert)] = true
-		for _, other := range claims[name] {
-			if other.cert == c.cert && other.key == c.key {
-				return
-			}
-		}
-		claims[name] = append(claims[name], c)
-	}
-	for _, s := range l.sources {
-		if s.Name == "" && IsGlob(s.Cert) {
-			globs = append(globs, s)
-			continue
-		}
-		name := s.Name
-		if name == "" {
-			name = NameOf(s.Cert)
-		}
-		add(name, claim{src: s, cert: s.Cert, key: s.Key})
-	}
-	left := maxMatches
-	for _, s := range globs {
-		matches, more, fault := r.expand(s.Cert, left)
-		steps = append(steps, more...)
-		left -= len(matches)
-		if fault != nil {
-			l.globFaults = append(l.globFaults, fault)
-		}
-		for _, path := range matches {
-			// What is listed by itself, or matched twice, is one certificate.
-			if !taken[filepath.Clean(path)] {
-				add(NameOf(path), claim{src: s, cert: path, key: s.Key, glob: true})
-			}
-		}
-	}
-	return claims, steps
+	it.dropped, it.due = true, time.Time{}
+	l.schedule(it)
 }
 
 func (l *loop) openInotify() {
-	fs, err := fsnotify.NewWatcher()
-	if err != nil {
+	if err := l.dirs.open(); err != nil {
 		l.noInotify = newFault(NoInotify, "", "raise the limits: sysctl fs.inotify.max_user_instances, ulimit -n",
 			"the system gives no file system events (%s); everything is scanned every %s", show(err.Error()), l.w.o.ScanEvery)
 		return
 	}
-	l.dirs.fs, l.noInotify = fs, nil
+	l.noInotify = nil
 }
 
 func (l *loop) loseInotify(err error) {

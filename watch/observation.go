@@ -99,3 +99,18 @@ type Observation struct {
 	// from certbot's archive directory; oldest first, at most 64.
 	History []*x509.Certificate
 }
+
+// remember adds the history.
+func (o *Observation) remember() {
+	if o.Pair != nil {
+		o.History = history(o.Path, o.Pair.Touch[0], o.Pair.Leaf())
+	}
+}
+
+// parsed is how many parsed certificates o holds.
+func (o *Observation) parsed() int {
+	if o.Pair == nil {
+		return 0
+	}
+	return len(o.Pair.Chain) + len(o.History)
+}

@@ -26,13 +26,13 @@ type settler struct {
 	settle, patience time.Duration
 
 	told    string // the verdict last concluded; empty: none yet
-	changed bool   // since the last conclusion there was a sign of change
+	content string // of the last view
 	since   time.Time
-	now     view
-	seen    bool
-	steady  time.Time // since when now has been seen
-	sound   bool      // a sound view was seen since the sign
+	steady  time.Time // since when content has been seen
 	again   time.Time // when to look again; zero: at the next sign
+	changed bool      // since the last conclusion there was a sign of change
+	seen    bool      // there was a view
+	sound   bool      // a sound view was seen since the sign
 }
 
 // sign notes that something may have changed.
@@ -46,11 +46,11 @@ func (s *settler) sign(at time.Time) {
 // conclusion worth telling; since is then the first sign of it.
 func (s *settler) see(at time.Time, v view) (tell bool, since time.Time) {
 	first := !s.seen
-	if first || v.content != s.now.content {
+	if first || v.content != s.content {
 		s.sign(at)
 		s.steady = at
 	}
-	s.now, s.seen = v, true
+	s.content, s.seen = v.content, true
 	if !s.changed {
 		return false, time.Time{}
 	}

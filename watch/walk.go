@@ -39,18 +39,28 @@ func identOf(st *unix.Stat_t) ident {
 	}
 }
 
-func stat(path string) (ident, error)  { return statWith(unix.Stat, path) }
-func lstat(path string) (ident, error) { return statWith(unix.Lstat, path) }
-
-func statWith(call func(string, *unix.Stat_t) error, path string) (ident, error) {
+func stat(path string) (id ident, err error) {
 	var st unix.Stat_t
-	for {
-		err := call(path, &st)
-		if err == unix.EINTR {
-			continue
-		}
-		return identOf(&st), err
+	for err = unix.EINTR; err == unix.EINTR; {
+		err = unix.Stat(path, &st)
 	}
+	return identOf(&st), err
+}
+
+func lstat(path string) (id ident, err error) {
+	var st unix.Stat_t
+	for err = unix.EINTR; err == unix.EINTR; {
+		err = unix.Lstat(path, &st)
+	}
+	return identOf(&st), err
+}
+
+func fstat(fd int) (id ident, err error) {
+	var st unix.Stat_t
+	for err = unix.EINTR; err == unix.EINTR; {
+		err = unix.Fstat(fd, &st)
+	}
+	return identOf(&st), err
 }
 
 // resolver follows paths component by component. It remembers what it saw, so
@@ -83,7 +93,7 @@ type step struct {
 	dir  string // real path, no links in it
 	id   inode  // of dir
 	name string // anyName: every name counts
-	weak bool   // the directory is watched only to see another one come and go
+	weak bool   // the directory is watched only to see the one of this name come and go
 }
 
 // anyName stands for all names of a directory, as a glob needs it.

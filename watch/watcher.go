@@ -38,6 +38,8 @@ type Watcher struct {
 	o       Options
 	running atomic.Bool
 	scanned atomic.Pointer[time.Time]
+	watches atomic.Int64
+	wanted  atomic.Int64
 	set     chan struct{} // the sources are others now
 	scan    chan struct{} // a scan is wanted
 
@@ -85,6 +87,13 @@ func (w *Watcher) LastScan() time.Time {
 	return time.Time{}
 }
 
+// Watches returns how many directories are watched, each by one of the inotify
+// watches that the system bounds (fs.inotify.max_user_watches), and how many
+// would be if the system let us: the rest is only scanned.
+func (w *Watcher) Watches() (watched, wanted int) {
+	return int(w.watches.Load()), int(w.wanted.Load())
+}
+
 // Run watches until ctx ends, and returns nil then; nothing of it is running any
 // more. It reports an error only when the Watcher is running already. Observations
 // are sent to out in the order in which they were concluded, and wait there for
@@ -96,7 +105,11 @@ func (w *Watcher) Run(ctx context.Context, out chan<- Observation) error {
 	defer w.running.Store(false)
 	w.scanned.Store(nil)
 	l := newLoop(w)
-	defer l.dirs.lose()
+	defer func() {
+		l.dirs.lose()
+		w.watches.Store(0)
+		w.wanted.Store(0)
+	}()
 	l.run(ctx, out)
 	return nil
 }

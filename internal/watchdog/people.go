@@ -71,7 +71,7 @@ func moments(p *Policy, s *State) []time.Time {
 	if s.Standing == Removed {
 		return nil
 	}
-	if f := s.Fault; f != nil && f.breaks() {
+	if f := s.Fault; f != nil {
 		out = append(out, f.Since.Add(pairBroken))
 	}
 	if s.Disk != nil {
@@ -198,11 +198,12 @@ func (k *step) affairs() affairs {
 		}
 	}
 	person := &notify.Next{Action: "person"}
-	if x := s.Fault; x != nil && x.Said {
-		c := condition{level: notify.Error, cause: CausePair, detail: x.Sentence, hint: x.Hint, next: person, since: x.Since}
-		if x.breaks() && k.now.Sub(x.Since) >= pairBroken && (s.Disk != nil || !x.Missing) {
+	if x := s.Fault; x != nil && x.Said && k.now.Sub(x.Since) >= pairBroken {
+		c := condition{level: notify.Error, cause: CausePair, hint: x.Hint, next: person, since: x.Since,
+			detail: fmt.Sprintf("%s; so it is for %s", x.Sentence, roughly(k.now.Sub(x.Since)))}
+		if x.breaks() && (s.Disk != nil || !x.Missing) {
 			c.level = notify.Critical
-			c.detail += fmt.Sprintf("; so it is for %s, and the next reload of the server, whoever makes it, may end it", roughly(k.now.Sub(x.Since)))
+			c.detail += ", and the next reload of the server, whoever makes it, may end it"
 		}
 		certain(c)
 	}
@@ -227,7 +228,7 @@ func (k *step) affairs() affairs {
 			ahead = false
 		}
 	}
-	if level := urgency(s.Disk.Leaf, k.now); level.Rank() > 0 && !ahead && s.Fault == nil {
+	if level := urgency(s.Disk.Leaf, k.now); level.Rank() > 0 && !ahead {
 		certain(condition{level: level, cause: CauseExpiry, detail: fmt.Sprintf("the certificate %s and was not renewed", ends(s.Disk.Leaf, k.now)),
 			hint: "run the ACME client by hand and read its log", next: person})
 	}
