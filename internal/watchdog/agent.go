@@ -63,6 +63,7 @@ func loadAgent(k *Keeper) (*agent, error) {
 	}
 	if a.s.Events == 0 {
 		a.s.Events = k.o.Journal.Last() // never to make an identifier twice
+		a.s.Alerts = a.s.Events
 	}
 	if a.s.Version > StateVersion {
 		return nil, fmt.Errorf("%s: %w (version %d, this one knows %d)", agentFile, ErrNewerState, a.s.Version, StateVersion)
@@ -165,7 +166,7 @@ func (a *agent) settle(now time.Time) {
 func (a *agent) pairs(bad []badPair) {
 	now := a.k.clock.Now()
 	for i := range bad {
-		bad[i].Since = now
+		bad[i].Since, bad[i].Seen = now, now
 		for _, old := range a.s.Pairs {
 			if old.Server == bad[i].Server && old.Path == bad[i].Path && old.Since.Before(now) {
 				bad[i].Since = old.Since
@@ -199,7 +200,7 @@ func (a *agent) people(now time.Time) {
 		}
 	}
 	for _, p := range a.s.Pairs {
-		if now.Sub(p.Since) >= pairBroken {
+		if p.Seen.Sub(p.Since) >= pairBroken {
 			certain(condition{level: notify.Critical, cause: CauseOtherPair,
 				detail: fmt.Sprintf("%s; so it is for %s, and the next reload, whoever makes it, may end the server", p.Sentence, roughly(now.Sub(p.Since))),
 				hint:   p.Hint, next: &notify.Next{Action: "person"}, since: p.Since})

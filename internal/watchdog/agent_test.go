@@ -158,6 +158,9 @@ func TestBadPairThatNobodyWatches(t *testing.T) {
 		t.Fatal(err)
 	}
 	pass(k, clock, 5*time.Minute)
+	wantSaid(t, journal) // it may have healed since it was seen
+	k.agent.pairs(bad())
+	pass(k, clock, BeatEvery)
 	if len(journal.drafts) != 1 || journal.drafts[0].Kind != notify.AlertCritical || journal.drafts[0].Data.Cause != CauseOtherPair ||
 		!strings.Contains(journal.drafts[0].Data.Detail, "/etc/ssl/b.pem") {
 		t.Fatalf("said %+v", journal.drafts)

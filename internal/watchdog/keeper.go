@@ -349,6 +349,7 @@ func (k *Keeper) load(conf *Certificate, name, path string) *cert {
 		// Never to make an identifier twice, should an earlier state be lost.
 		state.Events = k.o.Journal.Last()
 		state.Renewals = state.Events
+		state.Alerts = state.Events
 	}
 	c.state = state
 	k.certs[name] = c

@@ -72,6 +72,7 @@ type badPair struct {
 	Sentence string    `json:"sentence"`
 	Hint     string    `json:"hint,omitempty"`
 	Since    time.Time `json:"since"`
+	Seen     time.Time `json:"seen"` // when it was at fault last
 }
 
 // soundPairs remembers which files were found sound, so that thousands of them

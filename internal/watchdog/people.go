@@ -139,7 +139,6 @@ func (k *step) expiry() {
 	}
 	level := urgency(leaf, k.now)
 	if level.Rank() == 0 {
-		s.Expiry = nil
 		return
 	}
 	i := slices.IndexFunc(s.Expiry, func(e Expiry) bool { return e.SHA256 == leaf.SHA256 })
@@ -216,17 +215,25 @@ func (k *step) affairs() affairs {
 			f.healing = notify.Error
 			break
 		}
+		if len(s.Findings) > 0 && !slices.ContainsFunc(s.Findings, func(x Finding) bool { return !x.Serving && k.excluded(x) == "" }) {
+			break // what fails is silenced
+		}
 		detail, hint := k.failure(s.Story.Cause)
 		certain(condition{level: notify.Error, cause: s.Story.Cause, detail: "the renewed certificate is not served: " + detail, hint: hint, next: k.next(), since: s.Story.EndedAt})
 	case Reverted:
 		certain(condition{level: notify.Warning, cause: CauseReverted, detail: "an older certificate replaced the newer one on disk; nothing is reloaded",
 			hint: "find what writes the older file: a backup, configuration management, a second ACME client", next: person})
 	}
-	ahead := len(s.Findings) > 0
+	ahead, counted := true, 0
 	for _, x := range s.Findings {
-		if k.excluded(x) == "" && !has(x, verify.Ahead) {
-			ahead = false
+		if k.excluded(x) == "" {
+			ahead = ahead && has(x, verify.Ahead)
+			counted++
 		}
+	}
+	ahead = ahead && counted > 0
+	if s.Standing == Reverted && k.byRounds() && len(s.Findings) == 0 {
+		ahead = true // very likely: nobody has looked since
 	}
 	if level := urgency(s.Disk.Leaf, k.now); level.Rank() > 0 && !ahead {
 		certain(condition{level: level, cause: CauseExpiry, detail: fmt.Sprintf("the certificate %s and was not renewed", ends(s.Disk.Leaf, k.now)),

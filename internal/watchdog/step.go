@@ -244,6 +244,7 @@ func (k *step) reverted(old *Disk) {
 		})
 	}
 	s.Standing, s.Probe, s.NextProbe = Reverted, nil, k.now
+	s.Findings = nil // they tell of the leaf before
 	k.say(notify.FileReverted, notify.Warning, func(d *notify.Data) {
 		d.Certificate, d.Previous = &s.Disk.Leaf, &old.Leaf
 		d.RenewalID = ""
