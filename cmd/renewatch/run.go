@@ -152,7 +152,7 @@ func (d *daemon) run() error {
 		Journal: d.journal, Watcher: d.watcher, Resolver: resolver,
 		Prober:   &verify.Prober{Resolver: resolver},
 		Reloader: reload.Runner{Units: systemd.Units{}},
-		Silences: silenced, Pairs: loaded, Client: clientRuns(ctx), Listener: (&listeners{}).older, Advise: advise,
+		Silences: silenced, Pairs: (&configurations{log: d.log}).loaded, Client: clientRuns(ctx), Listener: (&listeners{}).older, Advise: advise,
 		Log: d.log, Beat: func() { d.beats.Beat(keeperBeat) },
 		BuildTime: thisBuild().time(), Newest: d.journal.Newest(),
 	}, setup)

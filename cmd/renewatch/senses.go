@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"github.com/renewatch/renewatch/internal/discover"
 	"github.com/renewatch/renewatch/internal/lineage"
@@ -14,9 +17,75 @@ import (
 	"github.com/renewatch/renewatch/internal/watchdog"
 )
 
+// configurations reads the configurations of servers.
+type configurations struct {
+	log zerolog.Logger
+
+	mu     sync.Mutex
+	under  map[string]bool   // servers whose configuration is being read
+	unread map[string]string // what could not be read of a server and was told
+}
+
+// readWithin bounds the reading of one server's configuration: on a file system
+// that hangs nothing is known, and a reload is not held for ever.
+const readWithin = 15 * time.Second
+
 // loaded returns the certificates and keys that a server loads by its own
 // configuration, as far as that can be read and says so without a condition.
-func loaded(ctx context.Context, s reload.Server) []watchdog.Pair {
+func (c *configurations) loaded(ctx context.Context, s reload.Server) []watchdog.Pair {
+	c.mu.Lock()
+	busy := c.under[s.Name]
+	if !busy {
+		if c.under == nil {
+			c.under = map[string]bool{}
+		}
+		c.under[s.Name] = true
+	}
+	c.mu.Unlock()
+	if busy { // it hangs since the last time
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, readWithin)
+	defer cancel()
+	read := make(chan []watchdog.Pair, 1)
+	go func() {
+		pairs := c.read(ctx, s)
+		c.mu.Lock()
+		delete(c.under, s.Name)
+		c.mu.Unlock()
+		read <- pairs
+	}()
+	select {
+	case pairs := <-read:
+		return pairs
+	case <-ctx.Done():
+		c.log.Warn().Str("server", s.Name).Str("hint", "is it on a file system that hangs?").Msg("the server's own configuration cannot be read in time; only the pairs that are watched are checked before a reload")
+		return nil
+	}
+}
+
+// tell logs once what could not be read of a server's configuration.
+func (c *configurations) tell(server string, gaps []discover.Gap) {
+	var said strings.Builder
+	for _, g := range gaps {
+		said.WriteString(g.Path + ": " + g.Sentence + "\n")
+	}
+	c.mu.Lock()
+	known := c.unread[server] == said.String()
+	if c.unread == nil {
+		c.unread = map[string]string{}
+	}
+	c.unread[server] = said.String()
+	c.mu.Unlock()
+	if known {
+		return
+	}
+	for _, g := range gaps {
+		c.log.Info().Str("server", server).Str("path", g.Path).Str("hint", g.Hint).Msg("not all pairs that the server loads are known: " + g.Sentence)
+	}
+}
+
+func (c *configurations) read(ctx context.Context, s reload.Server) []watchdog.Pair {
 	hint := discover.Hint{}
 	ways := []reload.Way{s.Way}
 	if s.Then != nil {
@@ -40,6 +109,7 @@ func loaded(ctx context.Context, s reload.Server) []watchdog.Pair {
 	if err != nil {
 		return nil
 	}
+	c.tell(s.Name, found.Unread)
 	out := make([]watchdog.Pair, 0, len(found.Pairs))
 	for _, p := range found.Pairs {
 		if p.If == "" {

@@ -17,13 +17,18 @@ import (
 func write(t testing.TB, dir string, files map[string]string) {
 	t.Helper()
 	for name, text := range files {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(strings.ReplaceAll(text, "DIR", dir)), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		put(t, filepath.Join(dir, name), strings.ReplaceAll(text, "DIR", dir))
+	}
+}
+
+// put writes one file as it is.
+func put(t testing.TB, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -138,11 +143,11 @@ func fill(t testing.TB, dir string, pairs [][2]string) {
 	pool := leaves(t, len(pairs))
 	for i, p := range pairs {
 		leaf := pool[i]
-		files := map[string]string{p[0]: string(leaf.FullchainPEM()), p[1]: string(leaf.KeyPEM())}
+		put(t, filepath.Join(dir, p[0]), string(leaf.FullchainPEM()))
+		put(t, filepath.Join(dir, p[1]), string(leaf.KeyPEM()))
 		if p[0] == p[1] {
-			files = map[string]string{p[0]: string(leaf.CombinedPEM())}
+			put(t, filepath.Join(dir, p[0]), string(leaf.CombinedPEM()))
 		}
-		write(t, dir, files)
 	}
 }
 

@@ -172,6 +172,7 @@ func parseWords(hex string) (netip.Addr, bool) {
 // procStat is what /proc/PID/stat says.
 type procStat struct {
 	name   string
+	state  byte // R, S, D, T, Z ...
 	parent int
 	ticks  int64 // since boot, a hundred a second
 }
@@ -184,7 +185,7 @@ func parseStat(stat string) (procStat, bool) {
 		return procStat{}, false
 	}
 	f := strings.Fields(stat[to+1:])
-	if len(f) < 20 {
+	if len(f) < 20 || len(f[0]) != 1 {
 		return procStat{}, false
 	}
 	parent, err := strconv.Atoi(f[1])
@@ -195,7 +196,7 @@ func parseStat(stat string) (procStat, bool) {
 	if err != nil || ticks < 0 || ticks > 1<<40 {
 		return procStat{}, false
 	}
-	return procStat{name: stat[from+1 : to], parent: parent, ticks: ticks}, true
+	return procStat{name: stat[from+1 : to], state: f[0][0], parent: parent, ticks: ticks}, true
 }
 
 // printable makes a name fit to be shown.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // running finds the running server that pidfiles or units name, and how it was
@@ -49,9 +50,16 @@ func (p *places) running(kind Kind, units, pidfiles []string, byHabit bool) (inv
 }
 
 func pidFrom(file string) (int, bool) {
-	data, err := readFile(file, 4096)
-	if err != nil {
-		return 0, false
+	var data []byte
+	for range gapSteps / 10 {
+		var err error
+		if data, err = readFile(file, 4096); err != nil {
+			return 0, false
+		}
+		if len(data) > 0 {
+			break
+		}
+		time.Sleep(gapStep)
 	}
 	head, _, _ := bytes.Cut(bytes.TrimSpace(data), []byte("\n"))
 	pid, err := strconv.Atoi(strings.TrimSpace(string(head)))
@@ -70,6 +78,28 @@ func readProc(file string, limit int64) ([]byte, error) {
 	}
 	defer f.Close()
 	return io.ReadAll(io.LimitReader(f, limit))
+}
+
+// A program that replaces itself, as HAProxy's master does at each start and
+// reload, has no command line and no environment for some milliseconds, and its
+// pidfile may be empty as long.
+const (
+	gapStep  = 4 * time.Millisecond
+	gapSteps = 250
+)
+
+// steady reads what a process was started with, and waits while it replaces itself.
+func (p *places) steady(pid int, what string, limit int64) (data []byte, err error) {
+	for range gapSteps {
+		if data, err = readProc(p.of(pid, what), limit); err != nil || len(data) > 0 {
+			break
+		}
+		if st, err := p.stat(pid); err != nil || st.state == 'Z' {
+			break
+		}
+		time.Sleep(gapStep)
+	}
+	return data, err
 }
 
 // unitProcesses are the processes of a unit, parents first, from its control group.
@@ -124,7 +154,7 @@ func (p *places) process(pid int) invocation {
 		return invocation{}
 	}
 	inv := invocation{kind: kind, dir: "/", pid: pid}
-	data, err := readProc(p.of(pid, "cmdline"), maxCmdline)
+	data, err := p.steady(pid, "cmdline", maxCmdline)
 	if err != nil || len(data) == maxCmdline {
 		return inv
 	}
@@ -178,7 +208,7 @@ func (p *places) elsewhere(pid int) bool {
 // package plainly assign.
 func (p *places) environment(kind Kind, pid int) func(string) (string, bool) {
 	if pid > 0 {
-		if data, err := readProc(p.of(pid, "environ"), 1<<20); err == nil && len(data) > 0 {
+		if data, err := p.steady(pid, "environ", 1<<20); err == nil && len(data) > 0 {
 			return func(name string) (string, bool) {
 				for assigned := range strings.SplitSeq(string(data), "\x00") {
 					if v, ok := strings.CutPrefix(assigned, name+"="); ok {

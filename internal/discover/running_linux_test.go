@@ -56,7 +56,7 @@ func TestRunningHAProxy(t *testing.T) {
 frontend f
   bind unix@DIR/s1 ssl crt "${CERTS}/a.pem" crt ../tls/b.pem
 `})
-	cmd := exec.Command(program(t, "haproxy"), "-W", "-p", dir+"/ha.pid", "-C", "sub", "-f", "ha.cfg")
+	cmd := exec.Command(program(t, "haproxy"), "-W", "-p", dir+"/ha.pid", "-C", dir+"/sub", "-f", "ha.cfg")
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "CERTS="+dir+"/tls")
 	start(t, dir+"/ha.pid", cmd)

@@ -191,12 +191,26 @@ func (k *Keeper) readPairs(ctx context.Context, servers []reload.Server, watched
 			if watched[pair.Cert] || len(out) == maxBadPairs {
 				continue
 			}
-			if fault := k.sound.fault(pair); fault != nil {
+			if fault := k.sound.fault(pair); fault != nil && !same(pair.Cert, watched) {
 				out = append(out, badPair{Server: s.Name, Path: pair.Cert, Sentence: pair.about(s.Name, fault), Hint: fault.Hint})
 			}
 		}
 	}
 	return out
+}
+
+// same reports whether a file is one of the watched ones under another name.
+func same(path string, watched map[string]bool) bool {
+	info, err := os.Stat(path)
+	if err != nil {
+		return false
+	}
+	for name := range watched {
+		if other, err := os.Stat(name); err == nil && os.SameFile(info, other) {
+			return true
+		}
+	}
+	return false
 }
 
 // maxBadPairs bounds what is told of pairs at fault.
