@@ -22,8 +22,14 @@ type configurations struct {
 	log zerolog.Logger
 
 	mu     sync.Mutex
-	under  map[string]bool   // servers whose configuration is being read
-	unread map[string]string // what could not be read of a server and was told
+	under  map[string]*reading // by server, what is being read
+	unread map[string]string   // what could not be read of a server and was told
+}
+
+// reading is one reading of a server's configuration.
+type reading struct {
+	done  chan struct{}
+	pairs []watchdog.Pair
 }
 
 // readWithin bounds the reading of one server's configuration: on a file system
@@ -34,30 +40,27 @@ const readWithin = 15 * time.Second
 // configuration, as far as that can be read and says so without a condition.
 func (c *configurations) loaded(ctx context.Context, s reload.Server) []watchdog.Pair {
 	c.mu.Lock()
-	busy := c.under[s.Name]
-	if !busy {
+	r := c.under[s.Name]
+	if r == nil {
+		r = &reading{done: make(chan struct{})}
 		if c.under == nil {
-			c.under = map[string]bool{}
+			c.under = map[string]*reading{}
 		}
-		c.under[s.Name] = true
+		c.under[s.Name] = r
+		go func() {
+			r.pairs = c.read(s)
+			c.mu.Lock()
+			delete(c.under, s.Name)
+			c.mu.Unlock()
+			close(r.done)
+		}()
 	}
 	c.mu.Unlock()
-	if busy { // it hangs since the last time
-		return nil
-	}
 	ctx, cancel := context.WithTimeout(ctx, readWithin)
 	defer cancel()
-	read := make(chan []watchdog.Pair, 1)
-	go func() {
-		pairs := c.read(ctx, s)
-		c.mu.Lock()
-		delete(c.under, s.Name)
-		c.mu.Unlock()
-		read <- pairs
-	}()
 	select {
-	case pairs := <-read:
-		return pairs
+	case <-r.done:
+		return r.pairs
 	case <-ctx.Done():
 		c.log.Warn().Str("server", s.Name).Str("hint", "is it on a file system that hangs?").Msg("the server's own configuration cannot be read in time; only the pairs that are watched are checked before a reload")
 		return nil
@@ -85,7 +88,9 @@ func (c *configurations) tell(server string, gaps []discover.Gap) {
 	}
 }
 
-func (c *configurations) read(ctx context.Context, s reload.Server) []watchdog.Pair {
+func (c *configurations) read(s reload.Server) []watchdog.Pair {
+	ctx, cancel := context.WithTimeout(context.Background(), readWithin)
+	defer cancel()
 	hint := discover.Hint{}
 	ways := []reload.Way{s.Way}
 	if s.Then != nil {
