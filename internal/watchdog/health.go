@@ -82,6 +82,17 @@ func (k *Keeper) checkPast(wall time.Time) {
 	}
 }
 
+// looks reports whether any certificate has rounds: without one, time alone ends a
+// trouble of the clock.
+func (k *Keeper) looks() bool {
+	for _, c := range k.certs {
+		if byRounds(&c.policy, &c.state) {
+			return true
+		}
+	}
+	return false
+}
+
 // impair raises a trouble under which no verdict may lead to a repair.
 func (k *Keeper) impair(key, detail, hint string) {
 	k.agent.raise(key, detail, hint)

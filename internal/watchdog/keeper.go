@@ -622,6 +622,9 @@ func (k *Keeper) due() {
 	k.lookedAt = k.clock.Now()
 	k.checkClock()
 	now := k.clock.Now()
+	if k.impaired.Load() != nil && now.Sub(k.clockAt) > clockStep && !k.looks() {
+		k.checkVerifier(Probe{At: now})
+	}
 	if len(k.retry) > 0 && !now.Before(k.retryAt) {
 		retry := k.retry
 		k.retry = nil

@@ -102,8 +102,8 @@ func (k *step) decision() time.Time {
 	}) {
 		look = unheardLook
 	}
-	if look := k.now.Add(look); t.GraceOver && look.Before(at) {
-		at = look // what was down may have come up with the old leaf
+	if look := k.now.Add(look); (t.GraceOver || t.Running) && look.Before(at) {
+		at = look // what was down may have come up with the old leaf; and an alert is judged by rounds
 	}
 	// The last probe before the deadline is long and fast enough to hear every
 	// address, and both answers of one that gives two.
