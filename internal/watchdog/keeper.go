@@ -458,7 +458,9 @@ func (k *Keeper) take(c *cert, in Input) bool {
 	c.policy.Silences = k.silencesOf(c)
 	next, cmds := Step(k.clock.Now(), c.policy, c.state, in)
 	if !promises(in, next, cmds) {
-		k.dirty[c.policy.Name] = c
+		if !sameMemory(c.state, next) {
+			k.dirty[c.policy.Name] = c
+		}
 	} else if err := k.write(c, next); err != nil {
 		k.agent.raise("state", "the state directory cannot be written: "+err.Error(), "is the disk full?")
 		return false

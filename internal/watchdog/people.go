@@ -18,6 +18,9 @@ func (k *step) people() {
 	if k.impaired != "" || s.Standing == Removed || k.byRounds() && !s.Fresh {
 		return
 	}
+	if !s.Sighted && (s.Fault != nil || !k.byRounds()) {
+		return // they may have been mended while nobody looked
+	}
 	k.expiry()
 	f := k.affairs()
 	if s.Alert == nil {

@@ -50,13 +50,14 @@ type need struct {
 // needs groups by server the findings that a reload of that server may cure.
 func (k *step) needs() []need {
 	var out []need
-	for _, f := range k.s.Findings {
-		if f.Serving || f.Server == "" || f.Server == "none" || k.unconfirmed(f) || k.hushed(f) || f.Local || f.CopyStale {
+	for i := range k.s.Findings {
+		f := &k.s.Findings[i]
+		if f.Serving || f.Server == "" || f.Server == "none" || k.unconfirmed(*f) || k.hushed(*f) || f.Local || f.CopyStale {
 			continue
 		}
 		stale := slices.Contains(f.Faults, string(verify.Stale))
-		once := !stale && (has(f, verify.Mixed) || has(f, verify.ChainIncomplete) || has(f, verify.WrongName))
-		ahead := has(f, verify.Ahead)
+		once := !stale && (has(*f, verify.Mixed) || has(*f, verify.ChainIncomplete) || has(*f, verify.WrongName))
+		ahead := has(*f, verify.Ahead)
 		if !stale && !once && !ahead {
 			continue
 		}
@@ -72,7 +73,7 @@ func (k *step) needs() []need {
 		}
 		n.stale = n.stale || stale
 		n.once = n.once || once
-		n.bad = append(n.bad, f)
+		n.bad = append(n.bad, *f)
 	}
 	return out
 }

@@ -108,6 +108,8 @@ type State struct {
 	// Fresh is false after a start or a gap, until a round has passed: nothing
 	// old is judged before.
 	Fresh bool `json:"-"`
+	// Sighted: since the start the watcher has told of the files.
+	Sighted bool `json:"-"`
 	// Expiry is what was told of leaves in use that end soon.
 	Expiry []Expiry `json:"expiry,omitempty"`
 	// Alert is what a person was told last.

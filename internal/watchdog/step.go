@@ -118,7 +118,7 @@ func (p *Probe) late() time.Time {
 // before a fresh probe.
 func (k *step) boot() {
 	s := k.s
-	s.Fresh, s.Probe, s.NextProbe = false, nil, k.now
+	s.Sighted, s.Fresh, s.Probe, s.NextProbe = false, false, nil, k.now
 	// Times that a wrong clock wrote must not hold the story up for ever. What
 	// became of a reload that was asked for, the shell tells.
 	latest := func(at *time.Time, d time.Duration) {
@@ -157,6 +157,7 @@ func (k *step) boot() {
 // seen takes in a sound, settled sight of the files.
 func (k *step) seen(in *Seen) {
 	s := k.s
+	s.Sighted = true
 	s.learn(in.History...)
 	s.learn(Known{in.Leaf.SHA256, in.Leaf.NotBefore})
 	in.Leaf.Name = k.p.Name
@@ -257,6 +258,7 @@ func (k *step) reverted(old *Disk) {
 // fault takes in that the files are not sound.
 func (k *step) fault(in *Fault) {
 	s := k.s
+	s.Sighted = true
 	f := *in
 	f.Since, f.Said = k.now, false
 	if old := s.Fault; old != nil {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -126,6 +127,16 @@ const (
 func promises(in Input, next State, cmds []Command) bool {
 	return len(next.Outbox) > 0 || in.Reload != nil || in.Removed || in.Left ||
 		slices.ContainsFunc(cmds, func(c Command) bool { _, probe := c.(Probe); return !probe })
+}
+
+// sameMemory reports whether two states differ only in what a start finds out
+// again: when and what was looked at last.
+func sameMemory(a, b State) bool {
+	for _, s := range []*State{&a, &b} {
+		s.Probe, s.NextProbe, s.Checked, s.Findings, s.Rounds = nil, time.Time{}, time.Time{}, nil, 0
+		s.Fresh, s.Sighted, s.Judged = false, false, time.Time{}
+	}
+	return reflect.DeepEqual(a, b)
 }
 
 // writeDirty writes the states that promise nothing, as far as it gets.
