@@ -47,12 +47,14 @@ func (j *Journal) gauge() {
 		j.ahead = j.ahead[1:]
 	}
 	if len(j.ahead) == 0 && sent < j.last {
-		records, err := j.readLocked(&position{after: sent}, readAhead)
-		for _, r := range records {
-			j.ahead = append(j.ahead, moment{r.seq, r.event.Time})
-		}
+		j.aheadAt.after = max(j.aheadAt.after, sent)
+		err := j.eachBehind(&j.aheadAt, func(h head, seq uint64, _ []byte) (more bool) {
+			j.ahead = append(j.ahead, moment{seq, h.Time})
+			return len(j.ahead) < readAhead
+		})
 		if err != nil {
 			g.oldest = j.gauges.Load().oldest
+			j.aheadAt = position{}
 		}
 	}
 	if len(j.ahead) > 0 {
@@ -65,5 +67,5 @@ func (j *Journal) gauge() {
 // and events known from them hold no longer.
 func (j *Journal) rewritten() {
 	j.remade++
-	j.ahead = nil
+	j.ahead, j.aheadAt = nil, position{}
 }

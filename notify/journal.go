@@ -70,6 +70,7 @@ type Journal struct {
 	turn    int
 	cursors map[string]*cursor
 	ahead   []moment // of the first events that wait, as many as are known
+	aheadAt position // where to read more of them
 	report  Report
 	remade  uint64        // how often segments were rewritten or deleted
 	changed chan struct{} // closed at the next Append
@@ -121,16 +122,24 @@ func (j *Journal) load() error {
 	var ids [][16]byte // newest first
 	for i, first := range slices.Backward(firsts) {
 		isLast := i == len(firsts)-1
-		if !isLast && len(ids) >= recentIDs && firsts[i+1]-1 <= sent {
-			s, err := glance(j.dir, first, firsts[i+1])
+		if !isLast && len(ids) >= recentIDs {
+			count := tally
+			if firsts[i+1]-1 <= sent {
+				count = glance
+			}
+			s, err := count(j.dir, first, firsts[i+1])
 			if err != nil {
 				return err
 			}
 			j.segs = append(j.segs, s)
 			continue
 		}
+		parse := skimHead
+		if isLast { // the one that a crash may have hit
+			parse = parseHead
+		}
 		var here [][16]byte
-		s, garbage, torn, err := scan(j.dir, first, func(h head, _ uint64) {
+		s, garbage, torn, err := scan(j.dir, first, parse, func(h head, _ uint64) {
 			here = append(here, idKey(h.ID))
 		})
 		if err != nil {
@@ -453,14 +462,21 @@ func (j *Journal) read(p *position, atMost int) ([]record, error) {
 			j.gauge()
 		}
 	}
-	return j.readLocked(p, atMost)
+	var out []record
+	err := j.eachBehind(p, func(_ head, seq uint64, line []byte) (more bool) {
+		if e, err := Decode(line); err == nil {
+			out = append(out, record{seq: seq, line: bytes.Clone(line), event: e})
+		}
+		return len(out) < atMost
+	})
+	return out, err
 }
 
-func (j *Journal) readLocked(p *position, atMost int) ([]record, error) {
+// eachBehind calls f for the events behind p, and moves p, until f wants no more.
+func (j *Journal) eachBehind(p *position, f func(h head, seq uint64, line []byte) (more bool)) error {
 	if p.remade != j.remade {
 		p.seg, p.off, p.remade = 0, 0, j.remade
 	}
-	var out []record
 	for i, s := range j.segs {
 		if s.last <= p.after || s.first < p.seg {
 			continue
@@ -469,55 +485,49 @@ func (j *Journal) readLocked(p *position, atMost int) ([]record, error) {
 			p.seg, p.off = s.first, 0
 		}
 		// Of the one being written the name may lead to another file.
-		f := j.active
-		if i < len(j.segs)-1 || f == nil {
+		file := j.active
+		if i < len(j.segs)-1 || file == nil {
 			var err error
-			f, err = os.Open(s.path(j.dir))
+			file, err = os.Open(s.path(j.dir))
 			if errors.Is(err, os.ErrNotExist) {
 				p.after = max(p.after, s.last)
 				continue
 			}
 			if err != nil {
-				return out, fmt.Errorf("read journal: %w", err)
+				return fmt.Errorf("read journal: %w", err)
 			}
 		}
-		err := s.read(f, p, atMost, &out)
-		if f != j.active {
-			f.Close()
+		more, err := s.eachBehind(file, p, f)
+		if file != j.active {
+			file.Close()
 		}
-		if err != nil {
-			return out, err
-		}
-		if len(out) >= atMost {
-			break
+		if err != nil || !more {
+			return err
 		}
 	}
-	return out, nil
+	return nil
 }
 
-// read adds the events of s, whose file is f, that are behind p.
-func (s segment) read(f io.ReaderAt, p *position, atMost int, out *[]record) error {
-	lines := newLineReader(io.NewSectionReader(f, p.off, s.size-p.off))
-	for len(*out) < atMost {
+// eachBehind is that of Journal for one segment, whose file is r.
+func (s segment) eachBehind(r io.ReaderAt, p *position, f func(h head, seq uint64, line []byte) (more bool)) (more bool, err error) {
+	lines := newLineReader(io.NewSectionReader(r, p.off, s.size-p.off))
+	for {
 		line, took, whole, err := lines.next()
 		if errors.Is(err, io.EOF) || err == nil && !whole {
 			p.after = max(p.after, s.last)
-			return nil
+			return true, nil
 		}
 		if err != nil {
-			return fmt.Errorf("read journal: %w", err)
+			return false, fmt.Errorf("read journal: %w", err)
 		}
 		p.off += took
-		_, seq, ok := parseHead(line)
+		h, seq, ok := skimHead(line)
 		if !ok || seq <= p.after {
 			continue
 		}
-		e, err := Decode(line)
-		if err != nil {
-			continue
-		}
 		p.after = seq
-		*out = append(*out, record{seq: seq, line: bytes.Clone(line), event: e})
+		if !f(h, seq, line) {
+			return false, nil
+		}
 	}
-	return nil
 }

@@ -173,7 +173,7 @@ func (r *reader) rest(yield func(Record, error) bool) (bool, error) {
 			return false, fmt.Errorf("read journal: %w", err)
 		}
 		r.off += took
-		_, seq, ok := parseHead(line)
+		_, seq, ok := skimHead(line)
 		if !ok || seq <= r.after {
 			continue
 		}

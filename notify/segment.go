@@ -2,7 +2,7 @@ package notify
 
 import (
 	"bufio"
-	"encoding/json"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -56,26 +56,6 @@ func segmentFirsts(dir string) ([]uint64, error) {
 	return firsts, nil
 }
 
-// head is what the journal itself needs to know of an event.
-type head struct {
-	ID       string    `json:"id"`
-	Type     string    `json:"type"`
-	Sequence string    `json:"sequence"`
-	Time     time.Time `json:"time"`
-}
-
-// parseHead reads id, sequence, class and time of a line; ok is false for what is
-// not an event.
-func parseHead(line []byte) (h head, seq uint64, ok bool) {
-	if err := json.Unmarshal(line, &h); err != nil || h.ID == "" {
-		return head{}, 0, false
-	}
-	seq, err := strconv.ParseUint(h.Sequence, 10, 64)
-	return h, seq, err == nil && seq > 0 && seq <= maxSequence
-}
-
-func (h head) alert() bool { return strings.HasPrefix(h.Type, "io.renewatch.alert.") }
-
 // lineReader reads the lines of a segment.
 type lineReader struct {
 	r   *bufio.Reader
@@ -116,11 +96,11 @@ func (l *lineReader) next() (line []byte, took int64, whole bool, err error) {
 	}
 }
 
-// scan reads a segment from its file. each is called for every event in it.
-// torn is how many bytes stand behind the last line end, garbage how many whole
-// lines are no events. A garbage line counts as one lost sequence, so that no
-// number is ever given twice.
-func scan(dir string, first uint64, each func(h head, seq uint64)) (s segment, garbage int, torn int64, err error) {
+// scan reads a segment from its file, its lines with parse. each is called for
+// every event in it. torn is how many bytes stand behind the last line end,
+// garbage how many whole lines are no events. A garbage line counts as one lost
+// sequence, so that no number is ever given twice.
+func scan(dir string, first uint64, parse headParser, each func(h head, seq uint64)) (s segment, garbage int, torn int64, err error) {
 	s = segment{first: first, last: first - 1}
 	f, err := os.Open(s.path(dir))
 	if err != nil {
@@ -141,7 +121,7 @@ func scan(dir string, first uint64, each func(h head, seq uint64)) (s segment, g
 			continue
 		}
 		s.size += took
-		h, seq, ok := parseHead(line)
+		h, seq, ok := parse(line)
 		if !ok || seq <= s.last {
 			garbage++
 			s.last++
@@ -174,22 +154,64 @@ func glance(dir string, first, next uint64) (segment, error) {
 		return s, err
 	}
 	defer f.Close()
+	return s, s.lookAtEnd(f)
+}
+
+// lookAtEnd sets size and times.
+func (s *segment) lookAtEnd(f *os.File) error {
 	info, err := f.Stat()
 	if err != nil {
-		return s, err
+		return err
 	}
 	s.size = info.Size()
 	s.begun, s.newest = info.ModTime(), info.ModTime()
-	if _, err := f.Seek(max(0, s.size-2*maxLine), io.SeekStart); err != nil {
+	// Nearly always the last event is in the last few bytes.
+	for _, n := range []int64{8 << 10, 2 * maxLine} {
+		end := make([]byte, min(n, s.size))
+		if _, err := f.ReadAt(end, s.size-int64(len(end))); err != nil && !errors.Is(err, io.EOF) {
+			return fmt.Errorf("read journal: %w", err)
+		}
+		end = end[:bytes.LastIndexByte(end, '\n')+1]
+		for len(end) > 0 {
+			end = end[:len(end)-1]
+			line := end[bytes.LastIndexByte(end, '\n')+1:]
+			if h, _, ok := skimHead(line); ok {
+				s.newest = h.Time
+				return nil
+			}
+			end = end[:len(end)-len(line)]
+		}
+	}
+	return nil
+}
+
+// tally is scan for a segment whose events are not all sent, but whose ids are too
+// old to be handed in again: they are counted, not read.
+func tally(dir string, first, next uint64) (segment, error) {
+	s := segment{first: first, last: next - 1}
+	f, err := os.Open(s.path(dir))
+	if err != nil {
 		return s, err
 	}
-	for lines := newLineReader(f); ; {
-		line, _, whole, err := lines.next()
-		if err != nil {
+	defer f.Close()
+	if err := s.lookAtEnd(f); err != nil {
+		return s, err
+	}
+	// In a text these would be escaped.
+	alert := []byte(`"type":"io.renewatch.alert.`)
+	buf := make([]byte, 256<<10)
+	kept := 0 // bytes in front that may be the start of one
+	for {
+		n, err := f.Read(buf[kept:])
+		s.count += bytes.Count(buf[kept:kept+n], []byte("\n"))
+		s.alerts += bytes.Count(buf[:kept+n], alert)
+		if errors.Is(err, io.EOF) {
 			return s, nil
 		}
-		if h, _, ok := parseHead(line); whole && ok {
-			s.newest = h.Time
+		if err != nil {
+			return s, fmt.Errorf("read journal: %w", err)
 		}
+		tail := buf[max(0, kept+n-len(alert)+1) : kept+n]
+		kept = copy(buf, tail)
 	}
 }
