@@ -91,7 +91,7 @@ func (a *agent) write() error {
 func (a *agent) say(kind notify.Kind, sev notify.Severity, fill func(*notify.Data)) {
 	a.s.Events++
 	d := notify.Draft{Kind: kind, Certificate: notify.AgentCertificate, Time: a.k.clock.Now(), Occurrence: a.s.Events}
-	d.Data.Severity = sev
+	d.Data.Severity, d.Data.Silenced = sev, a.k.quiet()
 	fill(&d.Data)
 	a.s.Outbox = append(a.s.Outbox, d)
 	if err := a.write(); err != nil {
@@ -194,7 +194,9 @@ func (a *agent) people(now time.Time) {
 		}
 	}
 	for _, key := range sortedKeys(a.s.Troubles) {
-		if t := a.s.Troubles[key]; now.Sub(t.Since) >= degradedAlert {
+		if t := a.s.Troubles[key]; !t.raised {
+			f.blind = true
+		} else if now.Sub(t.Since) >= degradedAlert {
 			cause, _, _ := strings.Cut(key, ":")
 			certain(condition{level: notify.Error, cause: cause, detail: t.Detail, hint: t.Hint, next: &notify.Next{Action: "person"}, since: t.Since})
 		}

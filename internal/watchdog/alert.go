@@ -31,6 +31,8 @@ type Alert struct {
 	// Bad counts, for warning, error and critical, the checks in a row that were
 	// at least this bad.
 	Bad [3]streak `json:"bad,omitzero"`
+	// Waited is since when every check found something that heals soon.
+	Waited time.Time `json:"waited,omitzero"`
 	// Good counts the checks in a row that were better than Level.
 	Good streak `json:"good,omitzero"`
 }
@@ -71,7 +73,9 @@ type affairs struct {
 	found condition
 	// healing is what an automatic step that is due soon may heal: it raises no
 	// alert, and is no reason to clear one.
-	healing notify.Severity
+	healing condition
+	// blind: something was not heard, so nothing can be said to be good.
+	blind bool
 	// checked: this moment is a check.
 	checked bool
 	// quiet: silenced; nothing is raised, and nobody is reminded.
@@ -94,6 +98,22 @@ func levelOf(rank int) notify.Severity {
 // judge moves the alert on and returns what is to be told, in order. id makes the
 // id of a new alert.
 func (a *Alert) judge(now time.Time, f affairs, id func() string) []telling {
+	switch {
+	case f.healing.level.Rank() > 0:
+		if a.Waited.IsZero() || now.Before(a.Waited) {
+			a.Waited = now
+		}
+		// Steps that are due soon again and again heal nothing.
+		if now.Sub(a.Waited) > soon && f.healing.level.Rank() > f.found.level.Rank() {
+			f.found = f.healing
+		}
+	case f.checked && !f.blind:
+		a.Waited = time.Time{}
+	}
+	healing := f.healing.level.Rank()
+	if f.blind {
+		healing = len(a.Bad)
+	}
 	worst := f.certain
 	if f.found.level.Rank() > worst.level.Rank() {
 		worst = f.found
@@ -103,7 +123,7 @@ func (a *Alert) judge(now time.Time, f affairs, id func() string) []telling {
 		for i := range a.Bad {
 			if rank > i {
 				a.Bad[i].count(now, alertApart)
-			} else if f.healing.Rank() <= i {
+			} else if healing <= i {
 				a.Bad[i] = streak{}
 			}
 		}
@@ -118,7 +138,7 @@ func (a *Alert) judge(now time.Time, f affairs, id func() string) []telling {
 	switch {
 	case raise > open && !f.quiet:
 		return a.raised(now, raise, worst, f, id)
-	case open > 0 && max(rank, f.healing.Rank()) < open:
+	case open > 0 && max(rank, healing) < open:
 		if !f.checked {
 			break
 		}
@@ -163,7 +183,7 @@ func (a *Alert) raised(now time.Time, rank int, about condition, f affairs, id f
 // lowered ends the alert, or goes on with it at a lower level: only critical is
 // cleared on the way, because nobody is paged for less.
 func (a *Alert) lowered(now time.Time, about condition, f affairs) []telling {
-	left := max(about.level.Rank(), f.healing.Rank())
+	left := max(about.level.Rank(), f.healing.level.Rank())
 	good := condition{detail: fmt.Sprintf("%d checks over %s found nothing as bad any more", a.Good.N, now.Sub(a.Good.First).Round(time.Second))}
 	if about.level.Rank() > 0 {
 		good.detail += "; what is left: " + about.detail

@@ -478,7 +478,9 @@ func (k *Keeper) take(c *cert, in Input) bool {
 	for _, cmd := range cmds {
 		k.act(c, cmd)
 	}
-	k.plan(c)
+	if !in.Left {
+		k.plan(c) // else it would be kept in memory until then
+	}
 	return true
 }
 

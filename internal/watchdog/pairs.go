@@ -20,6 +20,8 @@ type Pair struct {
 	At   string // where the server's configuration names it; "": ours does
 	// Passphrase: the server is told one, so an encrypted key is no fault.
 	Passphrase bool
+
+	unseen bool // it was never sound: that it is missing means nothing
 }
 
 const (
@@ -31,7 +33,7 @@ const (
 // usedBy reports whether a server is reloaded for a certificate, and which copies
 // of it that server loads.
 func (c *Certificate) usedBy(server string) (uses bool, copies []string) {
-	if c.Endpoints == nil {
+	if len(c.Endpoints) == 0 {
 		return c.Server == server, nil
 	}
 	for _, e := range c.Endpoints {
@@ -52,11 +54,11 @@ func (k *Keeper) watchedPairs(server string) []Pair {
 	for _, name := range sortedKeys(k.certs) {
 		c := k.certs[name]
 		uses, copies := c.conf.usedBy(server)
-		if !uses || c.state.Standing == Removed || c.state.Disk == nil {
+		if !uses || c.state.Standing == Removed {
 			continue
 		}
 		if len(copies) == 0 {
-			out = append(out, Pair{Cert: c.path, Key: c.conf.Source.Key})
+			out = append(out, Pair{Cert: c.path, Key: c.conf.Source.Key, unseen: c.state.Disk == nil})
 		}
 		for _, file := range copies {
 			out = append(out, Pair{Cert: file})
@@ -125,7 +127,7 @@ func (p *soundPairs) fault(pair Pair) *watch.Fault {
 	loaded, fault := watch.Load(pair.Cert, pair.Key)
 	if fault != nil {
 		f := Fault{Code: string(fault.Code)}
-		if !f.breaks() || pair.Passphrase && fault.Code == watch.EncryptedKey {
+		if !f.breaks() || pair.unseen && fault.Absent() || pair.Passphrase && fault.Code == watch.EncryptedKey {
 			return nil
 		}
 		return fault
@@ -155,8 +157,8 @@ func (k *Keeper) otherPairs(ctx context.Context, conf reload.Server, own []guard
 		pairs = slices.Concat(watched, k.o.Pairs(ctx, conf))
 	}
 	for _, pair := range pairs {
-		if slices.ContainsFunc(own, func(g guard) bool { return g.path == pair.Cert }) {
-			continue
+		if pair.At == "" && slices.ContainsFunc(own, func(g guard) bool { return g.path == pair.Cert }) {
+			continue // it was read a moment ago; the server's own configuration may name another key
 		}
 		fault := k.sound.fault(pair)
 		if fault != nil {
@@ -182,16 +184,27 @@ func (p Pair) about(server string, fault *watch.Fault) string {
 	return s
 }
 
+// pairsQuestion is which pairs are to be read.
+type pairsQuestion struct {
+	servers []reload.Server
+	copies  map[string][]Pair // by server, those that endpoints name
+	watched map[string]Pair   // by certificate file, those that tell of themselves
+}
+
 // readPairs finds the pairs at fault that the servers load by their own
 // configuration and nobody watches. It runs outside the loop.
-func (k *Keeper) readPairs(ctx context.Context, servers []reload.Server, watched map[string]bool) []badPair {
+func (k *Keeper) readPairs(ctx context.Context, q pairsQuestion) []badPair {
 	var out []badPair
-	for _, s := range servers {
-		for _, pair := range k.o.Pairs(ctx, s) {
-			if watched[pair.Cert] || len(out) == maxBadPairs {
-				continue
+	for _, s := range q.servers {
+		pairs := q.copies[s.Name]
+		if k.o.Pairs != nil {
+			pairs = slices.Concat(pairs, k.o.Pairs(ctx, s))
+		}
+		for _, pair := range pairs {
+			if len(out) == maxBadPairs {
+				return out
 			}
-			if fault := k.sound.fault(pair); fault != nil && !same(pair.Cert, watched) {
+			if fault := k.sound.fault(pair); fault != nil && !k.ownStory(pair, q.watched) {
 				out = append(out, badPair{Server: s.Name, Path: pair.Cert, Sentence: pair.about(s.Name, fault), Hint: fault.Hint})
 			}
 		}
@@ -199,15 +212,18 @@ func (k *Keeper) readPairs(ctx context.Context, servers []reload.Server, watched
 	return out
 }
 
-// same reports whether a file is one of the watched ones under another name.
-func same(path string, watched map[string]bool) bool {
-	info, err := os.Stat(path)
-	if err != nil {
-		return false
-	}
-	for name := range watched {
-		if other, err := os.Stat(name); err == nil && os.SameFile(info, other) {
-			return true
+// ownStory reports whether a pair at fault is that of a watched certificate, which
+// tells of it itself: perhaps under another name, but with the same key.
+func (k *Keeper) ownStory(pair Pair, watched map[string]Pair) bool {
+	info, err := os.Stat(pair.Cert)
+	for name, own := range watched {
+		is := name == pair.Cert
+		if !is && err == nil {
+			other, err := os.Stat(name)
+			is = err == nil && os.SameFile(info, other)
+		}
+		if is {
+			return k.sound.fault(own) != nil
 		}
 	}
 	return false
@@ -218,28 +234,35 @@ const maxBadPairs = 100
 
 // lookAtPairs reads, every few minutes, the pairs that the servers load.
 func (k *Keeper) lookAtPairs(now time.Time) {
-	if k.o.Pairs == nil || k.pairsRead || now.Before(k.pairsAt) {
+	if k.pairsRead || now.Before(k.pairsAt) {
 		return
 	}
 	if k.pairsAt.IsZero() {
 		k.pairsAt = now.Add(pairsFirst)
 		return
 	}
-	var servers []reload.Server
-	watched := map[string]bool{}
+	q := pairsQuestion{copies: map[string][]Pair{}, watched: make(map[string]Pair, len(k.certs))}
+	for _, c := range k.certs {
+		q.watched[c.path] = Pair{Cert: c.path, Key: c.conf.Source.Key}
+	}
 	for _, name := range sortedKeys(k.servers) {
-		if s := k.servers[name]; s.known {
-			servers = append(servers, s.conf)
-			for _, p := range k.watchedPairs(name) {
-				watched[p.Cert] = true
+		s := k.servers[name]
+		if !s.known {
+			continue
+		}
+		q.servers = append(q.servers, s.conf)
+		for _, p := range k.watchedPairs(name) {
+			if _, own := q.watched[p.Cert]; !own { // a copy that an endpoint names
+				q.copies[name] = append(q.copies[name], p)
 			}
 		}
 	}
-	for _, c := range k.certs {
-		watched[c.path] = true
+	if len(q.servers) == 0 || k.o.Pairs == nil && len(q.copies) == 0 {
+		k.pairsAt = now.Add(pairsEvery)
+		return
 	}
 	k.pairsRead = true
-	k.hands.pairs(k.ctx, servers, watched, func(bad []badPair) {
+	k.hands.pairs(k.ctx, q, func(bad []badPair) {
 		k.pairsRead, k.pairsAt = false, k.clock.Now().Add(pairsEvery)
 		k.agent.pairs(bad)
 	})

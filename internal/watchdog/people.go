@@ -15,6 +15,9 @@ import (
 func (k *step) people() {
 	s := k.s
 	s.Judged = k.now
+	if k.impaired != "" && !k.byRounds() && s.Disk != nil && s.Standing != Removed {
+		s.NextProbe = k.now.Add(impairedLook) // no round will come: looked at again by time
+	}
 	if k.impaired != "" || s.Standing == Removed || k.byRounds() && !s.Fresh {
 		return
 	}
@@ -24,7 +27,7 @@ func (k *step) people() {
 	k.expiry()
 	f := k.affairs()
 	if s.Alert == nil {
-		if f.certain.level.Rank() == 0 && f.found.level.Rank() == 0 {
+		if f.certain.level.Rank() == 0 && f.found.level.Rank() == 0 && f.healing.level.Rank() == 0 {
 			return
 		}
 		s.Alert = &Alert{}
@@ -33,7 +36,7 @@ func (k *step) people() {
 		s.Alerts++
 		return alertID(k.p.Host, k.p.Instance, k.p.Name, s.Alerts)
 	}))
-	if a := *s.Alert; a.Level == "" && a.Bad == ([3]streak{}) && (a.ID == "" || k.now.Sub(a.Cleared) > alertKeepsID) {
+	if a := *s.Alert; a.Level == "" && a.Bad == ([3]streak{}) && a.Waited.IsZero() && (a.ID == "" || k.now.Sub(a.Cleared) > alertKeepsID) {
 		s.Alert = nil
 	}
 	if s.Probe == nil && s.Standing != Open && k.byRounds() {
@@ -52,8 +55,8 @@ func (k *step) lookSoon() {
 	if at.IsZero() {
 		return
 	}
-	if at.Before(k.now) {
-		at = k.now
+	if least := s.Checked.Add(alertApart); at.Before(least) {
+		at = least
 	}
 	if s.NextProbe.IsZero() || at.Before(s.NextProbe) {
 		s.NextProbe = at
@@ -215,7 +218,7 @@ func (k *step) affairs() affairs {
 	switch s.Standing {
 	case Failed:
 		if k.allHealSoon() {
-			f.healing = notify.Error
+			f.healing = condition{level: notify.Error, cause: s.Story.Cause, detail: "the renewed certificate is not served", next: k.next()}
 			break
 		}
 		if len(s.Findings) > 0 && !slices.ContainsFunc(s.Findings, func(x Finding) bool { return !x.Serving && k.excluded(x) == "" }) {
@@ -224,6 +227,9 @@ func (k *step) affairs() affairs {
 		detail, hint := k.failure(s.Story.Cause)
 		certain(condition{level: notify.Error, cause: s.Story.Cause, detail: "the renewed certificate is not served: " + detail, hint: hint, next: k.next(), since: s.Story.EndedAt})
 	case Reverted:
+		if k.byRounds() && k.allServing() {
+			break // somebody went back to it, and it is served
+		}
 		certain(condition{level: notify.Warning, cause: CauseReverted, detail: "an older certificate replaced the newer one on disk; nothing is reloaded",
 			hint: "find what writes the older file: a backup, configuration management, a second ACME client", next: person})
 	}
@@ -238,11 +244,18 @@ func (k *step) affairs() affairs {
 	if s.Standing == Reverted && k.byRounds() && len(s.Findings) == 0 {
 		ahead = true // very likely: nobody has looked since
 	}
-	if level := urgency(s.Disk.Leaf, k.now); level.Rank() > 0 && !ahead {
-		certain(condition{level: level, cause: CauseExpiry, detail: fmt.Sprintf("the certificate %s and was not renewed", ends(s.Disk.Leaf, k.now)),
+	leaf := s.Disk.Leaf
+	if v := earliest(s.Findings); ahead && v != nil { // what is served is newer than what is on disk
+		leaf = notify.Certificate{NotBefore: v.NotBefore, NotAfter: v.NotAfter}
+	} else if ahead {
+		return f
+	}
+	if level := urgency(leaf, k.now); level.Rank() > 0 {
+		certain(condition{level: level, cause: CauseExpiry, detail: fmt.Sprintf("the certificate %s and was not renewed", ends(leaf, k.now)),
 			hint: "run the ACME client by hand and read its log", next: person})
 	}
 	k.found(&f)
+	f.blind = f.blind || slices.ContainsFunc(s.Findings, func(x Finding) bool { return x.Unheard && k.excluded(x) == "" })
 	return f
 }
 
@@ -256,7 +269,7 @@ func (k *step) found(f *affairs) {
 			c = condition{level: notify.Warning, cause: CauseDuplicate,
 				detail: fmt.Sprintf("two certificates for %s are watched, %s and %s, and %s is the one that is served", x.Endpoint, k.p.Name, x.SiblingName, x.SiblingName),
 				hint:   "remove the one that no server uses, or name the endpoints that use it", next: &notify.Next{Action: "person"}}
-		case why != "" && why != "unverifiable", x.Unheard:
+		case x.Unheard, why != "" && why != "unverifiable" && !(why == "silenced" && k.loud(x)):
 			continue
 		}
 		if x.Address == "" {
@@ -266,8 +279,8 @@ func (k *step) found(f *affairs) {
 			c.hint = x.Listener + " has listened there since before the files were written: end or restart that process"
 		}
 		if c.level.Rank() > 0 && k.healsSoon(x) {
-			if c.level.Rank() > f.healing.Rank() {
-				f.healing = c.level
+			if c.level.Rank() > f.healing.level.Rank() {
+				f.healing = c
 			}
 			continue
 		}
@@ -285,7 +298,10 @@ func (k *step) healsSoon(f Finding) bool {
 		return false
 	}
 	if k.s.Standing == Open && !t.GraceOver {
-		return k.now.Before(t.At.Add(soon)) || !t.Running
+		if t.Running { // its hooks come at its end, which nobody knows
+			return k.now.Before(t.At.Add(soon))
+		}
+		return !t.GraceEnd.After(k.now.Add(soon))
 	}
 	for _, n := range k.needs() {
 		if n.server != f.Server || !slices.ContainsFunc(n.bad, func(b Finding) bool { return b.Endpoint == f.Endpoint && b.Address == f.Address }) {
@@ -383,9 +399,16 @@ func (k *step) silenceEnd() time.Time {
 
 // hushed reports whether the endpoint of a finding is silenced.
 func (k *step) hushed(f Finding) bool {
-	expired := has(f, verify.Expired)
 	return slices.ContainsFunc(k.p.Silences, func(x Silence) bool {
-		return x.Endpoint != "" && x.Endpoint == f.Endpoint && x.inForce(k.now) && (x.Force || !expired)
+		return x.Endpoint != "" && x.Endpoint == f.Endpoint && x.inForce(k.now)
+	})
+}
+
+// loud reports whether a finding at a silenced endpoint is alerted all the same:
+// what is served there has expired, and that was not silenced too.
+func (k *step) loud(f Finding) bool {
+	return has(f, verify.Expired) && !slices.ContainsFunc(k.p.Silences, func(x Silence) bool {
+		return x.Endpoint == f.Endpoint && x.Force && x.inForce(k.now)
 	})
 }
 

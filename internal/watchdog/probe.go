@@ -43,6 +43,7 @@ type target struct {
 	unconfirmed bool // a default endpoint that never served the lineage
 	byDefault   bool
 	siblings    []sibling
+	hushed      bool // silenced: it is looked at and not waited for
 }
 
 // told returns how events name the endpoint.
@@ -150,6 +151,9 @@ func (k *Keeper) targets(c *cert) []target {
 		if out[i].Server == "" {
 			out[i].Server = c.conf.Server
 		}
+		out[i].hushed = slices.ContainsFunc(c.policy.Silences, func(x Silence) bool {
+			return x.Endpoint != "" && x.Endpoint == out[i].told() && x.inForce(k.clock.Now())
+		})
 		out[i].siblings = k.names.others(c.policy.Name, out[i].URL.Name())
 	}
 	return out
@@ -272,10 +276,10 @@ func (k *Keeper) confirm(outer context.Context, j job, vts []verify.Target, look
 	})
 	waiting := 0
 	for i, t := range j.targets {
-		counts[i] = t.Required
+		counts[i] = t.Required && !t.hushed
 		if t.unconfirmed {
 			out[i] = first[i]
-			counts[i] = slices.ContainsFunc(first[i], func(v verify.Verdict) bool { return lineage(v, j.history) })
+			counts[i] = slices.ContainsFunc(first[i], func(v verify.Verdict) bool { return known(v, j.history) })
 		}
 		if counts[i] {
 			waiting++
@@ -348,6 +352,11 @@ func (j job) window(now time.Time) verify.Window {
 	return w
 }
 
+// known reports whether v shows the expected leaf or one that the history holds.
+func known(v verify.Verdict, history []verify.Fingerprint) bool {
+	return len(v.Served) > 0 && (v.Matching > v.Siblings || slices.Contains(history, verify.FingerprintOf(v.Served[0])))
+}
+
 // lineage reports whether v shows a leaf of the lineage.
 func lineage(v verify.Verdict, history []verify.Fingerprint) bool {
 	if len(v.Served) == 0 {
@@ -360,7 +369,7 @@ func (j job) finding(t target, v verify.Verdict, chain []*x509.Certificate) Find
 	f := Finding{
 		Verdict: WireVerdict(j.name, t.Server, v), Serving: v.CountsAsServing(), Required: t.Required, Default: t.byDefault, Unheard: v.Unheard || v.ResolverDown,
 		Sibling: v.Siblings > 0 && v.Siblings == v.Samples,
-		Lineage: lineage(v, j.history), Since: v.Since,
+		Lineage: lineage(v, j.history), Known: known(v, j.history), Since: v.Since,
 	}
 	f.Endpoint = t.told()
 	// The same strings, not equal ones: there may be ten thousand certificates.

@@ -61,7 +61,7 @@ func (k *step) reloaded(in *ReloadReport) {
 		r.Attempts++
 	}
 	r.Interrupted = r.Interrupted || in.Interrupted
-	r.Finished = k.now
+	r.Finished, r.Holds = k.now, 0
 	if in.Run != "" {
 		r.Runs = append(r.Runs, in.Run)
 	}
@@ -85,6 +85,7 @@ func (k *step) notRun(r *Repair, in *ReloadReport) {
 		r.LimitUntil = in.OpensAt
 	}
 	r.LastHeld = k.now
+	r.Holds++
 	// A pair that is at fault only for the moment of a swap is no story: the
 	// watcher tells one that lasts, and then it is held by that.
 	if in.Held == CauseLimit || in.Held == CauseOtherPair || in.Held == CausePair && k.s.Fault != nil {

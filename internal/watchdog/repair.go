@@ -102,11 +102,12 @@ func (k *step) due(n need) (at time.Time, ok bool) {
 	if at.Before(r.LimitUntil) {
 		at = r.LimitUntil
 	}
-	if at.Before(r.WindowUntil) && !k.urgent(n) {
-		at = r.WindowUntil
+	if k.now.Before(r.WindowUntil) && !k.urgent(n) {
+		// The configuration may have another window by now, or none.
+		at = k.opens(n.server)
 	}
-	if !r.LastHeld.IsZero() && at.Before(r.LastHeld.Add(reloadPause)) {
-		at = r.LastHeld.Add(reloadPause)
+	if pause := min(reloadPause<<min(max(r.Holds-1, 0), 8), openLook); !r.LastHeld.IsZero() && at.Before(r.LastHeld.Add(pause)) {
+		at = r.LastHeld.Add(pause)
 	}
 	return at, true
 }
@@ -239,6 +240,16 @@ func (k *step) urgent(n need) bool {
 	})
 }
 
+// opens returns when a server may be reloaded by its window; now when it may.
+func (k *step) opens(server string) time.Time {
+	if w := k.p.Windows[server]; w != nil {
+		if at := w.Next(k.now); at.After(k.now) {
+			return at
+		}
+	}
+	return k.now
+}
+
 // window returns until when a server that needs a reload waits for its window;
 // zero: none does.
 func (k *step) window() time.Time {
@@ -250,7 +261,7 @@ func (k *step) window() time.Time {
 		r := k.s.Story.Servers[n.server]
 		if r != nil && r.Pending == nil && r.WindowUntil.After(k.now) && r.WindowUntil.After(until) && !k.urgent(n) {
 			if _, left := k.due(n); left {
-				until = r.WindowUntil
+				until = k.opens(n.server)
 			}
 		}
 	}

@@ -42,6 +42,11 @@ var update = flag.Bool("update", false, "rewrite the expected output of testdata
 //	running                    the reload that was asked for has begun: it cannot be dropped
 //	wait DUR                   time passes
 //	live DUR WHERE:CODE ...    time passes, and every probe is answered by this round; probes are not told
+//	auto ok|fail|held=CAUSE    how reloads are answered from now on, a second after they were asked for
+//	count                      tells how many rounds there were since the last count
+//	watched true|false         whether there are endpoints, from now on
+//	nowindow SERVER            it may always be reloaded, from now on
+//	stop DUR                   the daemon is stopped for so long
 //	clock DUR                  somebody turns the clock, forwards or (-DUR) backwards
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/step/*.txt")
@@ -79,6 +84,8 @@ type script struct {
 	asked    map[string]Reload
 	running  bool // the reload that was asked for runs: it cannot be dropped any more
 	impaired string
+	auto     string         // how reloads are answered
+	rounds   int            // since the last count
 	hidden   bool           // probes are not told
 	alerts   map[string]int // ids of alerts, in the order of their appearance
 	out      strings.Builder
@@ -230,6 +237,12 @@ func (s *script) run(f []string) {
 		s.hidden = true
 		end := s.now.Add(dur(f[1]))
 		for {
+			if len(s.asked) > 0 && s.auto != "" {
+				for srv := range s.asked {
+					s.now = s.now.Add(time.Second)
+					s.run([]string{"reload", s.auto, srv})
+				}
+			}
 			// A probe takes a while, and one that waits for what does not come takes
 			// all its time.
 			if p := s.state.Probe; p != nil {
@@ -282,6 +295,19 @@ func (s *script) run(f []string) {
 		s.step(Input{Reload: &rep})
 	case "running":
 		s.running = true
+	case "nowindow":
+		delete(s.policy.Windows, f[1])
+		s.step(Input{Look: true})
+	case "stop":
+		s.now = s.now.Add(dur(f[1]))
+	case "watched":
+		s.policy.Watched = f[1] == "true"
+		s.step(Input{Look: true})
+	case "auto":
+		s.auto = f[1]
+	case "count":
+		s.line("rounds since: %d", s.rounds)
+		s.rounds = 0
 	case "clock":
 		s.now = s.now.Add(dur(f[1]))
 	case "wait":
@@ -308,6 +334,7 @@ func (s *script) run(f []string) {
 
 // round answers the probe that runs.
 func (s *script) round(what []string, impaired string) {
+	s.rounds++
 	r := Round{ID: s.state.Probe.ID, Facts: s.facts, Impaired: impaired}
 	for _, a := range what {
 		if strings.Contains(a, ":") {
@@ -373,6 +400,7 @@ func (s *script) finding(a string) Finding {
 			f.Matching = 12
 		}
 	}
+	f.Known = f.Lineage
 	for _, o := range parts[1:] {
 		k, v, _ := strings.Cut(o, "=")
 		switch k {
@@ -394,6 +422,8 @@ func (s *script) finding(a string) Finding {
 			f.Severity = notify.Severity(v)
 		case "optional":
 			f.Required = false
+		case "unheard":
+			f.Unheard = true
 		}
 	}
 	return f

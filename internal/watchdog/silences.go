@@ -31,8 +31,7 @@ func (k *Keeper) setSilences(silences []Silenced) {
 	for _, name := range sortedKeys(k.certs) {
 		c := k.certs[name]
 		if !slices.Equal(c.policy.Silences, k.silencesOf(c)) {
-			k.apply(c, Input{}) // which takes them in
-			k.plan(c)
+			k.apply(c, Input{Look: true}) // which takes them in
 		}
 	}
 }

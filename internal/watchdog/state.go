@@ -203,6 +203,8 @@ type Repair struct {
 	Runs     []string  `json:"runs,omitempty"`    // ids of the runs, to say that they proved something
 	// Interrupted: a reload was cut off by a kill once; it does not count.
 	Interrupted bool `json:"interrupted,omitempty"`
+	// Holds counts how often in a row one was.
+	Holds int `json:"holds,omitempty"`
 	// LastHeld is when a reload was held right before it was to start.
 	LastHeld time.Time `json:"last_held,omitzero"`
 	// LimitUntil: the server's limit is used up until then.
@@ -257,8 +259,12 @@ type Finding struct {
 	// ServedKeyType is the key type of the leaf that was served.
 	ServedKeyType string `json:"served_key_type,omitempty"`
 	// Lineage: the served leaf is one of this lineage.
-	Lineage bool      `json:"lineage,omitempty"`
-	Since   time.Time `json:"since,omitzero"` // start of the unbroken run of expected leaves
+	Lineage bool `json:"lineage,omitempty"`
+	// Known: it is one that the history holds.
+	Known bool `json:"known,omitempty"`
+	// UnheardSince is since when every round found it Unheard.
+	UnheardSince time.Time `json:"unheard_since,omitzero"`
+	Since        time.Time `json:"since,omitzero"` // start of the unbroken run of expected leaves
 }
 
 // Purpose is why a probe is made.

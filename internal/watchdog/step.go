@@ -343,16 +343,19 @@ func (k *step) round(in *Round) {
 	}
 	pr := *s.Probe
 	before := s.Findings
+	if !s.Fresh {
+		before = nil // from before the start, or a gap
+	}
 	s.Probe, s.Checked, s.Findings = nil, k.now, slices.Clone(in.Findings)
 	for i, f := range s.Findings {
-		s.Findings[i] = remembered(f, before)
+		s.Findings[i] = k.remembered(f, before)
 	}
 	s.NextProbe = time.Time{}
 	if in.Facts != nil && in.Facts.SHA256 == s.Disk.Leaf.SHA256 {
 		s.Disk.Facts = *in.Facts
 	}
 	for _, f := range s.Findings {
-		if f.Default && f.Lineage && !s.Confirmed[f.Endpoint] {
+		if f.Default && f.Known && !s.Confirmed[f.Endpoint] {
 			if s.Confirmed == nil {
 				s.Confirmed = map[string]bool{}
 			}
@@ -366,7 +369,7 @@ func (k *step) round(in *Round) {
 		k.impaired = in.Impaired
 	}
 	impaired := k.impaired != ""
-	k.looked = !impaired && !slices.ContainsFunc(s.Findings, func(f Finding) bool { return f.Unheard && k.excluded(f) == "" })
+	k.looked = !impaired
 	switch s.Standing {
 	case Open:
 		k.roundOpen(served, impaired, wasFresh, in.Facts)
@@ -414,15 +417,31 @@ func (k *step) round(in *Round) {
 }
 
 // remembered returns what was heard last of an address that was not heard at all
-// in this round, if that was a fault. That it serves must be heard again.
-func remembered(f Finding, before []Finding) Finding {
-	if !f.Unheard || f.Code != string(verify.Unverifiable) {
+// in this round, if that was a fault. That it serves must be heard again. What is
+// excused for too long (a name that nobody can resolve, a server that is down
+// while the ACME client runs) is a fault after all.
+func (k *step) remembered(f Finding, before []Finding) Finding {
+	if !f.Unheard {
 		return f
 	}
+	f.UnheardSince = k.now
 	for _, old := range before {
-		if old.Endpoint == f.Endpoint && old.Address == f.Address && old.KeyType == f.KeyType && !old.Unheard && !old.Serving {
+		if old.Endpoint != f.Endpoint || old.Address != f.Address || old.KeyType != f.KeyType {
+			continue
+		}
+		if !old.UnheardSince.IsZero() && !old.UnheardSince.After(k.now) {
+			f.UnheardSince = old.UnheardSince
+		}
+		if f.Code == string(verify.Unverifiable) && !old.Unheard && !old.Serving {
 			return old
 		}
+	}
+	excused := soon
+	if down(f) {
+		excused = longestRun
+	}
+	if f.Code != string(verify.Unverifiable) && k.now.Sub(f.UnheardSince) > excused {
+		f.Unheard = false
 	}
 	return f
 }

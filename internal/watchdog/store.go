@@ -47,12 +47,21 @@ func (k *Keeper) readState(name string) (State, error) {
 func (s *State) sound() error {
 	switch s.Standing {
 	case Unknown:
+		if s.Disk != nil || s.Story != nil {
+			return errors.New("it holds a certificate that was never sound")
+		}
 	case Open, Verified, Failed, Lost, Unverified, Reverted, Removed:
 		if s.Disk == nil || s.Story == nil {
 			return fmt.Errorf("it is %s without a certificate or a story", s.Standing)
 		}
 	default:
 		return fmt.Errorf("its standing %q is not known", s.Standing)
+	}
+	if a := s.Alert; a != nil && a.Level != "" && (a.ID == "" || !slices.Contains([]notify.Severity{notify.Warning, notify.Error, notify.Critical}, a.Level)) {
+		return errors.New("what it tells of its alert cannot be")
+	}
+	if a := s.Alert; a != nil && (a.Good.N < 0 || a.Bad[0].N < 0 || a.Bad[1].N < 0 || a.Bad[2].N < 0) {
+		return errors.New("its alert has counted backwards")
 	}
 	if s.Rechecks < 0 {
 		return errors.New("it has counted backwards")
@@ -218,14 +227,24 @@ func (k *Keeper) leave() {
 		c.policy = Policy{Name: s.Name, Host: k.o.Host, Instance: k.o.Instance}
 		k.flush(c)
 		k.apply(c, Input{Left: true})
+		k.names.remove(s.Name)
 		return nil
 	})
 }
 
 // claimed reports whether a glob may yet find the certificate of a state.
 func (k *Keeper) claimed(s State) bool {
-	return s.Disk == nil || slices.ContainsFunc(k.setup.Certificates, func(c Certificate) bool {
-		ok, _ := filepath.Match(c.Source.Cert, s.Disk.Leaf.Path)
+	return slices.ContainsFunc(k.setup.Certificates, func(c Certificate) bool {
+		path := ""
+		if s.Disk != nil {
+			path = s.Disk.Leaf.Path
+		} else if s.Fault != nil {
+			path = s.Fault.Path // it was never sound; the glob finds it while its directory stands
+			if _, err := os.Lstat(filepath.Dir(path)); errors.Is(err, fs.ErrNotExist) {
+				return false
+			}
+		}
+		ok, _ := filepath.Match(c.Source.Cert, path)
 		return ok && c.Source.Name == ""
 	})
 }

@@ -227,6 +227,10 @@ func (k *step) failed() {
 			d.Verdicts, d.Excluded = k.verdicts(), k.excludedList()
 			d.Detail = "no endpoint could be tested, so nothing is known of what visitors are served"
 			d.Hint = "name the endpoints in the configuration, with address= where a name resolves to loopback"
+			if len(s.Findings) > 0 && !slices.ContainsFunc(s.Findings, func(f Finding) bool { return k.excluded(f) != "silenced" }) {
+				d.Detail = "every endpoint is silenced, so nothing is judged"
+				d.Hint = "see renewatch silence --list"
+			}
 			if slices.ContainsFunc(s.Findings, func(f Finding) bool { return f.Sibling }) {
 				d.Detail = "another watched certificate for the same name is served, so nothing is proven of this one"
 				d.Hint = "two certificates for one name: remove the one that no server uses, or name the endpoints that use this one"

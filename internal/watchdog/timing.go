@@ -37,7 +37,10 @@ func (k *step) tick() {
 			})
 			s.Standing = Unverified
 		}
-		s.Probe, s.NextProbe = nil, time.Time{}
+		if s.Standing == Failed || s.Standing == Lost {
+			s.Standing = Unverified
+		}
+		s.Probe, s.NextProbe, s.Findings = nil, time.Time{}, nil
 		k.cmds = slices.DeleteFunc(k.cmds, func(c Command) bool { _, is := c.(Probe); return is })
 		return
 	}
@@ -76,6 +79,11 @@ func (k *step) minded() {
 		k.dropPending()
 		return
 	}
+	for _, x := range k.p.Silences { // of an endpoint that was not looked at for repairs
+		if x.Endpoint != "" && !k.s.Judged.IsZero() && x.Until.After(k.s.Judged) && !k.now.Before(x.Until) {
+			k.again()
+		}
+	}
 	for server, cause := range t.Holding {
 		if cause == CauseSilenced {
 			delete(t.Holding, server)
@@ -102,7 +110,7 @@ func (k *step) decision() time.Time {
 	}) {
 		look = unheardLook
 	}
-	if look := k.now.Add(look); (t.GraceOver || t.Running) && look.Before(at) {
+	if look := k.now.Add(look); look.Before(at) {
 		at = look // what was down may have come up with the old leaf; and an alert is judged by rounds
 	}
 	// The last probe before the deadline is long and fast enough to hear every

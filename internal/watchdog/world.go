@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/renewatch/renewatch/internal/durable"
-	"github.com/renewatch/renewatch/internal/reload"
 )
 
 // Clock tells the time.
@@ -70,7 +69,7 @@ type hands interface {
 	probe(ctx context.Context, j job, done func(Round))
 	reload(ctx context.Context, o order, done func(runDone))
 	clients(ctx context.Context, paths map[string]string, done func(map[string]bool))
-	pairs(ctx context.Context, servers []reload.Server, watched map[string]bool, done func([]badPair))
+	pairs(ctx context.Context, q pairsQuestion, done func([]badPair))
 	advise(ctx context.Context, paths []string, done func())
 }
 
@@ -112,9 +111,9 @@ func (w workers) advise(ctx context.Context, paths []string, done func()) {
 	})
 }
 
-func (w workers) pairs(ctx context.Context, servers []reload.Server, watched map[string]bool, done func([]badPair)) {
+func (w workers) pairs(ctx context.Context, q pairsQuestion, done func([]badPair)) {
 	w.k.wg.Go(func() {
-		if bad := w.k.readPairs(ctx, servers, watched); ctx.Err() == nil {
+		if bad := w.k.readPairs(ctx, q); ctx.Err() == nil {
 			w.k.do(ctx.Done(), func() { done(bad) })
 		}
 	})
