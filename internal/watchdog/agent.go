@@ -61,10 +61,9 @@ func loadAgent(k *Keeper) (*agent, error) {
 			}
 		}
 	}
-	if a.s.Events == 0 {
-		a.s.Events = k.o.Journal.Last() // never to make an identifier twice
-		a.s.Alerts = a.s.Events
-	}
+	// Never to make an identifier twice: what was told while the state could not be
+	// written is in the journal only.
+	a.s.Events, a.s.Alerts = max(a.s.Events, k.o.Journal.Last()), max(a.s.Alerts, k.o.Journal.Last())
 	if a.s.Version > StateVersion {
 		return nil, fmt.Errorf("%s: %w (version %d, this one knows %d)", agentFile, ErrNewerState, a.s.Version, StateVersion)
 	}
@@ -138,7 +137,7 @@ func (a *agent) raise(key, detail, hint string) {
 		t.Detail, t.Hint, t.raised = detail, hint, true
 		return
 	}
-	a.s.Troubles[key] = &Trouble{Detail: detail, Hint: hint, Since: a.k.clock.Now(), raised: true}
+	a.s.Troubles[key] = &Trouble{Detail: detail, Hint: hint, Since: a.k.clock.Now().Round(0), raised: true}
 	a.say(notify.AgentDegraded, notify.Error, func(d *notify.Data) {
 		d.Cause, _, _ = strings.Cut(key, ":")
 		d.Detail, d.Hint = detail, hint
@@ -164,7 +163,7 @@ func (a *agent) settle(now time.Time) {
 
 // pairs takes in which pairs are at fault.
 func (a *agent) pairs(bad []badPair) {
-	now := a.k.clock.Now()
+	now := a.k.clock.Now().Round(0)
 	for i := range bad {
 		bad[i].Since, bad[i].Seen = now, now
 		for _, old := range a.s.Pairs {
@@ -187,6 +186,7 @@ const degradedAlert = 15 * time.Minute
 
 // people decides what a person must know of the daemon itself.
 func (a *agent) people(now time.Time) {
+	now = now.Round(0)
 	f := affairs{checked: true, quiet: a.k.quiet()}
 	certain := func(c condition) {
 		if c.level.Rank() > f.certain.level.Rank() {

@@ -153,6 +153,7 @@ func (a *Alert) judge(now time.Time, f affairs, id func() string) []telling {
 			return nil // it is about to end, or to be healed
 		}
 		a.Told = now
+		worst.level = a.Level // what is worse is not certain yet
 		return []telling{{alertKinds[open], worst, true}}
 	}
 	return nil

@@ -120,7 +120,16 @@ func (k *Keeper) checkVerifier(round Probe) {
 		return
 	}
 	k.agent.clear("clock")
-	k.impaired.Store(nil)
+	if k.impaired.Swap(nil) == nil {
+		return
+	}
+	// Nothing else wakes those that have no rounds, and what time brought them
+	// meanwhile was not judged.
+	for _, name := range sortedKeys(k.certs) {
+		if c := k.certs[name]; !byRounds(&c.policy, &c.state) {
+			k.apply(c, Input{})
+		}
+	}
 }
 
 // Lookup resolves names; *net.Resolver is one.

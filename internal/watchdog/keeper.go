@@ -456,7 +456,9 @@ func (k *Keeper) take(c *cert, in Input) bool {
 		in.Impaired = c.conf.Roots.Impaired
 	}
 	c.policy.Silences = k.silencesOf(c)
-	next, cmds := Step(k.clock.Now(), c.policy, c.state, in)
+	// Without the monotonic reading: times from disk and from certificates have none,
+	// and an order that goes by the one here and by the other there is none.
+	next, cmds := Step(k.clock.Now().Round(0), c.policy, c.state, in)
 	if !promises(in, next, cmds) {
 		if !sameMemory(c.state, next) {
 			k.dirty[c.policy.Name] = c

@@ -51,6 +51,7 @@ func Step(now time.Time, p Policy, s State, in Input) (State, []Command) {
 		k.boot()
 	case in.Gap:
 		s.Fresh, s.Probe, s.NextProbe = false, nil, now
+		k.bound()
 	case in.Look:
 		s.Probe, s.NextProbe = nil, now
 	case in.Seen != nil:
@@ -119,8 +120,16 @@ func (p *Probe) late() time.Time {
 func (k *step) boot() {
 	s := k.s
 	s.Sighted, s.Fresh, s.Probe, s.NextProbe = false, false, nil, k.now
-	// Times that a wrong clock wrote must not hold the story up for ever. What
-	// became of a reload that was asked for, the shell tells.
+	// What became of a reload that was asked for, the shell tells.
+	if t := s.Story; t != nil && t.Running { // whether it still does is asked afresh
+		t.Running, t.GraceEnd = false, k.now.Add(k.p.Grace)
+	}
+	k.bound()
+}
+
+// bound: times that a wrong clock wrote must not hold the story up for ever.
+func (k *step) bound() {
+	s := k.s
 	latest := func(at *time.Time, d time.Duration) {
 		if limit := k.now.Add(d); at.After(limit) {
 			*at = limit
@@ -138,10 +147,11 @@ func (k *step) boot() {
 	if t == nil {
 		return
 	}
-	if t.Running { // whether it still does is asked afresh
-		t.Running, t.GraceEnd = false, k.now.Add(k.p.Grace)
+	if t.Running {
+		latest(&t.GraceEnd, longestRun)
+	} else {
+		latest(&t.GraceEnd, k.p.Grace)
 	}
-	latest(&t.GraceEnd, k.p.Grace)
 	latest(&t.Deadline, k.p.Deadline)
 	latest(&t.Since, 0)
 	latest(&t.EndedAt, 0)
