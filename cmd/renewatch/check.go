@@ -91,6 +91,7 @@ type fileFault struct {
 
 // checker is one run of check.
 type checker struct {
+	watched []watchedLeaf // all that are configured
 	a       *app
 	f       checkFlags
 	timeout time.Duration
@@ -251,6 +252,9 @@ func (c *checker) configured(args []string) error {
 		for _, conf := range cfg.Certificates {
 			for _, one := range expand(conf) {
 				known[one.Name] = true
+				if pair, fault := watch.LoadCertificate(one.Cert); fault == nil {
+					c.watched = append(c.watched, watchedLeaf{one.Name, pair.Leaf()})
+				}
 				all := len(args) == 0 || names[one.Name]
 				if all || len(wanted) > 0 {
 					c.certificate(cfg, one, all, wanted, matched)
@@ -389,10 +393,10 @@ func sorted(m map[string]bool) []string {
 // run checks every item, all at once, and prints them in their order.
 func (c *checker) run(ctx context.Context) error {
 	for i := range c.items {
-		for j := range c.items {
-			other := c.items[j].target.Expect.Chain
-			if i != j && len(other) > 0 && c.items[i].certificate != c.items[j].certificate && verify.Covers(other[0], c.items[i].target.Endpoint.Name()) {
-				c.items[i].target.Expect.Siblings = append(c.items[i].target.Expect.Siblings, verify.FingerprintOf(other[0]))
+		it := &c.items[i]
+		for _, other := range c.watched {
+			if it.certificate != "" && it.certificate != other.name && verify.Covers(other.leaf, it.target.Endpoint.Name()) {
+				it.target.Expect.Siblings = append(it.target.Expect.Siblings, verify.FingerprintOf(other.leaf))
 			}
 		}
 	}
@@ -402,7 +406,11 @@ func (c *checker) run(ctx context.Context) error {
 		go func() { results[i] <- c.prober.Check(ctx, c.items[i].target, c.f.samples) }()
 	}
 	for i, it := range c.items {
-		for _, v := range <-results[i] {
+		found := <-results[i]
+		for _, v := range found {
+			it.confirmed = it.confirmed || v.Matching > v.Siblings || v.Has(verify.Stale) // at one of its addresses
+		}
+		for _, v := range found {
 			if v.Unheard {
 				c.unknown = true // interrupted
 				continue
@@ -424,8 +432,17 @@ func (c *checker) verdict(it item, v verify.Verdict) {
 	if v.Has(verify.Stale) && w.Severity.Rank() < notify.Error.Rank() {
 		w.Severity = notify.Error
 	}
+	if v.Siblings > 0 && v.Siblings == v.Samples {
+		for _, other := range c.watched {
+			if verify.FingerprintOf(other.leaf) == verify.FingerprintOf(v.Served[0]) && w.Severity.Rank() < notify.Warning.Rank() {
+				w.Severity = notify.Warning
+				w.Detail = fmt.Sprintf("two certificates for %s are configured, %s and %s, and %s is the one that is served", w.Endpoint, it.certificate, other.name, other.name)
+				w.Hint = "remove the one that no server uses, or name the endpoints that use it"
+			}
+		}
+	}
 	tested := v.Tested()
-	if it.byDefault && !it.confirmed && v.Matching == 0 && !v.Has(verify.Stale) && !v.Has(verify.Ahead) {
+	if it.byDefault && !it.confirmed {
 		w.Severity = notify.Info
 		w.Detail = strings.TrimSuffix("not confirmed, nobody named this endpoint: "+w.Detail, ": ")
 		tested = false

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"os"
 
@@ -21,4 +22,10 @@ func writeJSONFile(path string, v any) error {
 		return err
 	}
 	return durable.WriteFile(path, append(data, '\n'), 0o600)
+}
+
+// watchedLeaf is what a configured certificate holds.
+type watchedLeaf struct {
+	name string
+	leaf *x509.Certificate
 }

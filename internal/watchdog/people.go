@@ -227,9 +227,6 @@ func (k *step) affairs() affairs {
 		detail, hint := k.failure(s.Story.Cause)
 		certain(condition{level: notify.Error, cause: s.Story.Cause, detail: "the renewed certificate is not served: " + detail, hint: hint, next: k.next(), since: s.Story.EndedAt})
 	case Reverted:
-		if k.byRounds() && k.allServing() {
-			break // somebody went back to it, and it is served
-		}
 		certain(condition{level: notify.Warning, cause: CauseReverted, detail: "an older certificate replaced the newer one on disk; nothing is reloaded",
 			hint: "find what writes the older file: a backup, configuration management, a second ACME client", next: person})
 	}

@@ -148,7 +148,7 @@ func quietWalk(t *testing.T, seed uint64) string {
 		return fmt.Sprintf("critical %v and the alert is %q: %v, reloads %s, repair %v", end.Sub(crit) > time.Hour, level, ks, hold, w.p.Repair)
 	case rounds > 1500:
 		return fmt.Sprintf("%d rounds in six hours: %v, reloads %s", rounds, ks, hold)
-	case crit.IsZero() && ks[0] == "serving" && ks[1] == "serving" && level != "":
+	case crit.IsZero() && ks[0] == "serving" && ks[1] == "serving" && level != "" && w.s.Standing != Reverted:
 		return fmt.Sprintf("well, and still alert %q, standing %s", level, w.s.Standing)
 	}
 	return ""
