@@ -504,7 +504,9 @@ func (a *app) completeSilenceID(*cobra.Command, []string, string) ([]string, cob
 	if state, err := a.stateDirectory(); err == nil {
 		all, _, _ := silence.In(state).List()
 		for _, s := range all {
-			out = append(out, s.ID+"\t"+s.What())
+			if !s.Ended(time.Now()) {
+				out = append(out, s.ID+"\t"+s.What())
+			}
 		}
 	}
 	return out, cobra.ShellCompDirectiveNoFileComp
