@@ -47,13 +47,23 @@ func startBench(b *testing.B, n int, nats string) *benchDaemon {
 		b.Fatal(err)
 	}
 	b.Cleanup(d.srv.Close)
-	var conf strings.Builder
-	fmt.Fprintf(&conf, "host: bench\nstate_dir: %s/state\nnats: %s\nhttp: {listen: \"127.0.0.1:0\"}\ndefaults: {verify: {ca: %s/ca.pem}}\ncertificates:\n", d.dir, nats, d.dir)
-	for i := range n {
-		fmt.Fprintf(&conf, "  - cert: %s\n    name: %s\n    endpoints: [\"https://%s:%d?address=127.0.0.1\"]\n", d.file(i, "fullchain.pem"), d.name(i), d.name(i), d.srv.Addr().Port())
-	}
-	if err := os.WriteFile(filepath.Join(d.dir, "c.yaml"), []byte(conf.String()), 0o600); err != nil {
+	conf := fmt.Sprintf("host: bench\nstate_dir: %s/state\nnats: %s\nhttp: {listen: \"127.0.0.1:0\"}\ndefaults: {verify: {ca: %s/ca.pem}}\n", d.dir, nats, d.dir)
+	if err := os.WriteFile(filepath.Join(d.dir, "c.yaml"), []byte(conf), 0o600); err != nil {
 		b.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(d.dir, "conf.d"), 0o755); err != nil {
+		b.Fatal(err)
+	}
+	const perFile = 1000 // one file has its bound
+	for from := 0; from < n; from += perFile {
+		var more strings.Builder
+		more.WriteString("certificates:\n")
+		for i := from; i < min(from+perFile, n); i++ {
+			fmt.Fprintf(&more, "  - cert: %s\n    name: %s\n    endpoints: [\"https://%s:%d?address=127.0.0.1\"]\n", d.file(i, "fullchain.pem"), d.name(i), d.name(i), d.srv.Addr().Port())
+		}
+		if err := os.WriteFile(filepath.Join(d.dir, "conf.d", fmt.Sprintf("%05d.yaml", from)), []byte(more.String()), 0o600); err != nil {
+			b.Fatal(err)
+		}
 	}
 	if err := os.WriteFile(filepath.Join(d.dir, "ca.pem"), d.ca.RootPEM(), 0o600); err != nil {
 		b.Fatal(err)
