@@ -63,29 +63,20 @@ func nameSet(c *x509.Certificate) []string {
 
 // A bench judges every sample of one target. It is read-only and may be shared.
 type bench struct {
-	name     string
-	want     Expectation
-	leaf     *x509.Certificate // expected; nil when nothing is
-	print    Fingerprint       // of leaf
-	roots    *x509.CertPool
-	extra    []*x509.Certificate // the file's own chain, then Expectation.Extra
-	key      chainKey            // of roots and extra
-	cache    *chainCache         // may be nil
-	now      func() time.Time
-	keyType  string // expected
-	history  map[Fingerprint]bool
-	siblings map[Fingerprint]bool
+	name    string
+	want    Expectation
+	leaf    *x509.Certificate // expected; nil when nothing is
+	print   Fingerprint       // of leaf
+	roots   *x509.CertPool
+	extra   []*x509.Certificate // the file's own chain, then Expectation.Extra
+	key     chainKey            // of roots and extra
+	cache   *chainCache         // may be nil
+	now     func() time.Time
+	keyType string // expected
 }
 
 func newBench(name string, want Expectation, roots *x509.CertPool, cache *chainCache, now func() time.Time) *bench {
-	b := &bench{name: name, want: want, roots: roots, cache: cache, now: now,
-		history: make(map[Fingerprint]bool, len(want.History)), siblings: make(map[Fingerprint]bool, len(want.Siblings))}
-	for _, f := range want.History {
-		b.history[f] = true
-	}
-	for _, f := range want.Siblings {
-		b.siblings[f] = true
-	}
+	b := &bench{name: name, want: want, roots: roots, cache: cache, now: now}
 	if len(want.Chain) > 0 {
 		b.leaf, _ = leafOf(want.Chain)
 		b.print = FingerprintOf(b.leaf)
@@ -154,13 +145,13 @@ func (b *bench) identify(leaf *x509.Certificate, sound bool) Code {
 	if print == b.print || b.want.AnyValid && sound {
 		return Serving
 	}
-	if b.history[print] {
+	if slices.Contains(b.want.History, print) {
 		if leaf.NotBefore.After(b.leaf.NotBefore) {
 			return Ahead
 		}
 		return Stale
 	}
-	if b.siblings[print] && leaf.VerifyHostname(b.name) == nil {
+	if slices.Contains(b.want.Siblings, print) && leaf.VerifyHostname(b.name) == nil {
 		return Serving
 	}
 	if SameNames(leaf, b.leaf) {
@@ -370,7 +361,7 @@ func (b *bench) verdict(e Endpoint, addr netip.AddrPort, samples []judged) Verdi
 
 // sibling reports whether an accepted chain is that of another watched lineage.
 func (b *bench) sibling(chain []*x509.Certificate) bool {
-	if b.leaf == nil || b.want.AnyValid || len(b.siblings) == 0 {
+	if b.leaf == nil || b.want.AnyValid || len(b.want.Siblings) == 0 {
 		return false
 	}
 	leaf, _ := leafOf(chain)

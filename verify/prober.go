@@ -34,7 +34,8 @@ type Prober struct {
 	Timeout time.Duration
 	// Resolver of names; nil: net.DefaultResolver.
 	Resolver Resolver
-	// MaxConcurrent bounds connections and look-ups under way; 0: 64.
+	// MaxConcurrent bounds connections and look-ups under way, and rounds: more of
+	// them wait for their turn, and need next to no memory until then; 0: 64.
 	MaxConcurrent int
 	// Now is the time against which certificates are judged; nil: time.Now.
 	// Pacing goes by the real clock.
@@ -45,12 +46,14 @@ type Prober struct {
 
 	once   sync.Once
 	places chan struct{}
+	turns  chan struct{}
 	cache  *chainCache
 
 	following atomic.Int64 // addresses that Confirms poll just now
 
-	mu   sync.Mutex
-	mail map[netip.AddrPort]time.Time // when a mail server was last dialled
+	mu    sync.Mutex
+	mail  map[netip.AddrPort]time.Time // when a mail server was last dialled
+	swept time.Time                    // when old ones were last taken out of mail
 }
 
 const (
@@ -64,7 +67,7 @@ func (p *Prober) init() {
 		if n <= 0 {
 			n = defaultConcurrent
 		}
-		p.places = make(chan struct{}, n)
+		p.places, p.turns = make(chan struct{}, n), make(chan struct{}, n)
 		p.cache = newChainCache()
 		p.mail = make(map[netip.AddrPort]time.Time)
 	})
@@ -84,6 +87,34 @@ func (p *Prober) enter(ctx context.Context) bool {
 }
 
 func (p *Prober) leave() { <-p.places }
+
+// A turn is the right of a Round to begin. Thousands may be asked for at once:
+// what one needs is made in its turn, and it does not last while an address that
+// is down is given time.
+type turn struct {
+	turns chan struct{} // nil: there is none to give back
+	parts atomic.Int32  // that have not ended
+}
+
+// begin waits for a turn of one part. When ctx ends first, there is nothing left
+// to do in it.
+func (p *Prober) begin(ctx context.Context) *turn {
+	t := &turn{}
+	t.parts.Store(1)
+	select {
+	case p.turns <- struct{}{}:
+		t.turns = p.turns
+	case <-ctx.Done():
+	}
+	return t
+}
+
+// end ends one part.
+func (t *turn) end() {
+	if t.parts.Add(-1) == 0 && t.turns != nil {
+		<-t.turns
+	}
+}
 
 // eachPoll is what one poll of an address may take of all the time there is.
 const eachPoll = 4 * time.Millisecond
@@ -122,9 +153,12 @@ func (p *Prober) sampler(t Target, b *bench, addr netip.AddrPort) *sampler {
 func (p *Prober) dialled(addr netip.AddrPort, at time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for a, t := range p.mail {
-		if at.Sub(t) >= mailInterval {
-			delete(p.mail, a)
+	if at.Sub(p.swept) >= mailInterval {
+		p.swept = at
+		for a, t := range p.mail {
+			if at.Sub(t) >= mailInterval {
+				delete(p.mail, a)
+			}
 		}
 	}
 	p.mail[addr] = at
@@ -171,14 +205,21 @@ func (p *Prober) Round(ctx context.Context, t Target, samples int, patience Pati
 	if t.Endpoint.Mail() {
 		samples = min(samples, mailSamples)
 	}
+	turn := p.begin(ctx)
 	b := p.bench(t)
-	found := p.lookup(ctx, t.Endpoint, b, p.timeout(t))
+	found := aside(func() answer { return p.lookup(ctx, t.Endpoint, b, p.timeout(t)) })
 	verdicts := make([]Verdict, len(found.dial))
+	turn.parts.Add(int32(len(found.dial)))
+	turn.end()
+	probe := func(i int) {
+		p.patient(ctx, &t, b, found.dial[i], samples, patience, sync.OnceFunc(turn.end), &verdicts[i])
+	}
 	var wg sync.WaitGroup
-	for i, addr := range found.dial {
-		wg.Go(func() {
-			verdicts[i] = p.patient(ctx, t, b, addr, samples, patience)
-		})
+	for i := 1; i < len(found.dial); i++ {
+		wg.Go(func() { probe(i) })
+	}
+	if len(found.dial) > 0 {
+		probe(0)
 	}
 	wg.Wait()
 	return finish(append(verdicts, found.fixed...), found.more)
@@ -195,44 +236,36 @@ func finish(verdicts []Verdict, more int) []Verdict {
 	return verdicts
 }
 
-// patient runs rounds at one address until one gets a connection.
-func (p *Prober) patient(ctx context.Context, t Target, b *bench, addr netip.AddrPort, samples int, patience Patience) Verdict {
-	s := p.sampler(t, b, addr)
-	var last Verdict
-	first := time.Time{}
+// patient runs rounds at one address until one gets a connection, and sets v to
+// the verdict. The first is part of a turn, which ends with it. It is written for
+// a small stack: when all is down, thousands wait here.
+func (p *Prober) patient(ctx context.Context, t *Target, b *bench, addr netip.AddrPort, samples int, patience Patience, endTurn func(), v *Verdict) {
+	defer endTurn()
+	s := p.sampler(*t, b, addr)
+	var first time.Time
 	for try := 1; ; try++ {
 		began := time.Now()
-		js := p.round(ctx, t, b, s, samples)
-		if len(js) == 0 {
-			if try > 1 {
-				return last
-			}
-			return broken(t.Endpoint, b, addr)
-		}
-		v := b.verdict(t.Endpoint, addr, js)
-		if !v.Down() {
-			if v.Has(WrongName) {
-				p.askDefault(ctx, s, &v)
-			}
-			return v
-		}
 		if try == 1 {
 			first = began
 		}
-		v.Tries, v.DownSince = try, first
-		if try > 1 {
-			v.Detail = fmt.Sprintf("%s (%d tries since %s)", v.Detail, try, day(first))
+		if !p.round(ctx, t, b, s, samples, try, first, v) {
+			if try == 1 {
+				*v = broken(t.Endpoint, b, addr)
+			}
+			return
 		}
-		last = v
+		if !v.Down() {
+			if v.Has(WrongName) {
+				p.askDefault(ctx, s, v)
+			}
+			return
+		}
 		if try >= patience.Tries {
-			return v
+			return
 		}
-		wait := time.NewTimer(time.Until(began.Add(patience.Over / time.Duration(patience.Tries-1))))
-		select {
-		case <-wait.C:
-		case <-ctx.Done():
-			wait.Stop()
-			return v
+		endTurn()
+		if !sleep(ctx, began.Add(patience.Over/time.Duration(patience.Tries-1))) {
+			return
 		}
 	}
 }
@@ -245,32 +278,57 @@ func broken(e Endpoint, b *bench, addr netip.AddrPort) Verdict {
 		Detail: "the check was broken off before this address was heard", Hint: "check again"}
 }
 
-// round takes n samples back to back. One without an answer is taken again
-// once; a second in a row ends the round. So does a first that got nothing but
-// its timeout: whatever a mute server does next would cost as much.
-func (p *Prober) round(ctx context.Context, t Target, b *bench, s *sampler, n int) []judged {
-	var out []judged
-	again := false
-	for len(out) < n {
-		if t.Endpoint.Mail() {
-			p.dialled(s.addr, time.Now())
-		}
-		x := s.take(ctx)
-		if x.interrupted {
-			break
-		}
-		j := b.consider(x)
-		if j.failed() && !again && !(j.code == Timeout && len(out) == 0) && j.code != NotTestable && j.code != Unverifiable {
-			again = true
-			continue
-		}
-		out = append(out, j)
-		if j.failed() {
-			break
-		}
-		again = false
+// round takes n samples back to back, in one place, and sets v to the verdict on
+// them: that of a try so many since first. It is false when nothing was heard
+// before ctx ended. A sample without an answer is taken again once; a second in a
+// row ends the round. So does a first that got nothing but its timeout: whatever a
+// mute server does next would cost as much.
+func (p *Prober) round(ctx context.Context, t *Target, b *bench, s *sampler, n, try int, first time.Time, v *Verdict) bool {
+	if !p.enter(ctx) {
+		return false
 	}
-	return out
+	defer p.leave()
+	return aside(func() bool {
+		var out []judged
+		again := false
+		for len(out) < n {
+			if t.Endpoint.Mail() {
+				p.dialled(s.addr, time.Now())
+			}
+			x := s.sample(ctx)
+			if x.interrupted {
+				break
+			}
+			j := b.consider(x)
+			if j.failed() && !again && !(j.code == Timeout && len(out) == 0) && j.code != NotTestable && j.code != Unverifiable {
+				again = true
+				continue
+			}
+			out = append(out, j)
+			if j.failed() {
+				break
+			}
+			again = false
+		}
+		if len(out) == 0 {
+			return false
+		}
+		if *v = b.verdict(t.Endpoint, s.addr, out); v.Down() {
+			v.Tries, v.DownSince = try, first
+			if try > 1 {
+				v.Detail = fmt.Sprintf("%s (%d tries since %s)", v.Detail, try, day(first))
+			}
+		}
+		return true
+	})
+}
+
+// aside runs f on a goroutine of its own. What f does needs a large stack, and a
+// goroutine that goes on to wait would keep it.
+func aside[T any](f func() T) T {
+	done := make(chan T)
+	go func() { done <- f() }()
+	return <-done
 }
 
 // askDefault finds out whether a wrong name is the server's default: its answer

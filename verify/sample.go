@@ -59,12 +59,17 @@ type attempt struct {
 	hello bool
 }
 
-// take takes one sample. All of it, retries included, ends before the timeout.
+// take takes one sample in a place of its own.
 func (s *sampler) take(ctx context.Context) sample {
 	if !s.enter(ctx) {
 		return sample{start: time.Now(), interrupted: true}
 	}
 	defer s.leave()
+	return aside(func() sample { return s.sample(ctx) })
+}
+
+// sample takes one sample. All of it, retries included, ends before the timeout.
+func (s *sampler) sample(ctx context.Context) sample {
 	start := time.Now()
 	until := start.Add(s.timeout)
 	out := sample{start: start}

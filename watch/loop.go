@@ -44,7 +44,7 @@ type loop struct {
 	items   map[string]*item
 	globs   *item // stands for all globs in dirs; never looked at
 	due     dueItems
-	todo    []*item // what the scan still has to look at
+	unseen  []*item // what the scan still has to look at
 
 	queue   []Observation
 	parsed  int  // certificates in queue
@@ -141,7 +141,7 @@ func (l *loop) wake() time.Time {
 	if l.stalled {
 		return at
 	}
-	if len(l.todo) > 0 {
+	if len(l.unseen) > 0 {
 		return now
 	}
 	at = earlier(at, l.scanAt)
@@ -177,10 +177,10 @@ func (l *loop) pass(ctx context.Context) {
 	for len(ready) < maxLooks/2 && len(l.due) > 0 && !l.due[0].due.After(now) {
 		ready = append(ready, heap.Pop(&l.due).(*item))
 	}
-	n := min(maxLooks-len(ready), len(l.todo))
-	ready = append(ready, l.todo[:n]...)
-	l.todo = l.todo[n:]
-	if l.lookAt(ctx, ready); l.scanning && len(l.todo) == 0 {
+	n := min(maxLooks-len(ready), len(l.unseen))
+	ready = append(ready, l.unseen[:n]...)
+	l.unseen = l.unseen[n:]
+	if l.lookAt(ctx, ready); l.scanning && len(l.unseen) == 0 {
 		l.scanned()
 	}
 	if l.dirs.refusals && !l.scanning {
@@ -201,14 +201,14 @@ func (l *loop) scan() {
 	l.dirs.mend() // all items look anyway
 	l.expand(now)
 	l.trouble = nil
-	l.todo = slices.SortedFunc(maps.Values(l.items), func(a, b *item) int { return strings.Compare(a.name, b.name) })
+	l.unseen = slices.SortedFunc(maps.Values(l.items), func(a, b *item) int { return strings.Compare(a.name, b.name) })
 	l.scanning = true
 }
 
 // scanned notes that everything was looked at.
 func (l *loop) scanned() {
 	now := time.Now()
-	l.scanning, l.todo = false, nil
+	l.scanning, l.unseen = false, nil
 	l.w.scanned.Store(&now)
 	l.tellTroubles(now)
 }
