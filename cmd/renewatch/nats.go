@@ -147,6 +147,7 @@ func (d *daemon) mind(ctx context.Context) {
 		case <-tick.C:
 		}
 		d.mindSilences()
+		d.tuneCollector()
 		if first {
 			debug.FreeOSMemory() // what the start took is not needed again
 		}

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"runtime/metrics"
 	"slices"
 	"strings"
 	"sync"
@@ -50,18 +51,19 @@ func (a *app) runCommand() *cobra.Command {
 
 // daemon is one run of the daemon.
 type daemon struct {
-	a        *app
-	noRepair bool
-	log      zerolog.Logger
-	cfg      *config.Config
-	manager  *systemd.Notifier
-	journal  *notify.Journal
-	keeper   *watchdog.Keeper
-	watcher  *watch.Watcher
-	silences *silences
-	watching string // what, in a few words
-	beats    status.Beats
-	started  time.Time
+	a         *app
+	noRepair  bool
+	log       zerolog.Logger
+	cfg       *config.Config
+	manager   *systemd.Notifier
+	journal   *notify.Journal
+	keeper    *watchdog.Keeper
+	watcher   *watch.Watcher
+	silences  *silences
+	watching  string // what, in a few words
+	gcPercent int
+	beats     status.Beats
+	started   time.Time
 
 	sender      atomic.Pointer[notify.Sender]
 	natsChanged chan config.NATS
@@ -87,11 +89,37 @@ const (
 	watcherMay  = 90 * time.Second
 )
 
+// How much garbage the collector lets come together, in percent of what lives. A
+// fleet of thousands of certificates lives on tens of megabytes and makes little
+// garbage.
+const (
+	gcSmall = 50
+	gcFleet = 20
+	gcFrom  = 24 << 20 // bytes alive
+)
+
+// tuneCollector keeps the memory of a fleet small.
+func (d *daemon) tuneCollector() {
+	if d.a.getenv("GOGC") != "" {
+		return
+	}
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(live)
+	percent := gcSmall
+	if live[0].Value.Kind() == metrics.KindUint64 && live[0].Value.Uint64() > gcFrom {
+		percent = gcFleet
+	}
+	if percent != d.gcPercent {
+		d.gcPercent = percent
+		debug.SetGCPercent(percent)
+	}
+}
+
 func (d *daemon) run() error {
 	// A daemon that idles for weeks on a small host: less memory is worth more
 	// than the little time the collector takes.
 	if d.a.getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
+		debug.SetGCPercent(gcSmall)
 	}
 	// Whoever reads our log may go away; that must not end us. Notify rather than
 	// Ignore: reload commands would inherit the latter.
