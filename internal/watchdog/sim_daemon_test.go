@@ -32,15 +32,13 @@ type simDaemon struct {
 	resolver *Resolver
 	mute     bool // no look-up is answered
 
-	loopAt    time.Duration // when the loop looks next
-	stale     bool          // loopAt must be found anew
-	looked    time.Duration // when the loop looked last
-	awake     time.Duration // until then it looks every 10 s, as it does in truth
-	flushing  bool
-	atOnce    int // looks without time passing
-	drawn     int
-	dues      int
-	lastStart time.Duration
+	loopAt   time.Duration // when the loop looks next
+	stale    bool          // loopAt must be found anew
+	looked   time.Duration // when the loop looked last
+	awake    time.Duration // until then it looks every 10 s, as it does in truth
+	flushing bool
+	atOnce   int // looks without time passing
+	drawn    int
 }
 
 // simContext is a context without a channel, so that nothing is started to watch it.
@@ -59,11 +57,10 @@ type simKill struct{ where string }
 
 // simStore is a state directory in memory.
 type simStore struct {
-	w     *sim
-	all   map[string][]byte
-	full  bool
-	lost  int // files that were damaged
-	aside int
+	w    *sim
+	all  map[string][]byte
+	full bool
+	lost int // files that were damaged
 }
 
 var errSimFull = errors.New("no space left on device")
@@ -102,7 +99,6 @@ func (s *simStore) list(dir string) ([]string, error) {
 
 func (s *simStore) putAside(name string) error {
 	delete(s.all, name)
-	s.aside++
 	return nil
 }
 
@@ -116,6 +112,7 @@ type simBook struct {
 
 	away   bool           // NATS is
 	unsent []notify.Event // and this waits
+	sent   []notify.Event // the last ones that went there
 }
 
 func (b *simBook) Last() uint64 { return b.events }
@@ -147,16 +144,25 @@ func (b *simBook) Append(drafts ...notify.Draft) ([]notify.Event, error) {
 	return added, nil
 }
 
-// send delivers what waits, in order. What was delivered and not yet noted as
-// such is delivered again after a kill.
+// send delivers what waits, in order.
 func (b *simBook) send() {
-	if b.away {
+	if b.away || len(b.unsent) == 0 {
 		return
 	}
 	for _, e := range b.unsent {
 		b.w.delivered(e)
 	}
-	b.unsent = b.unsent[:0]
+	b.sent = append(b.sent, b.unsent...)
+	b.sent = slices.Clone(b.sent[max(0, len(b.sent)-5):])
+	b.unsent = nil
+}
+
+// forget takes the cursor back: what was delivered and not yet noted as such is
+// delivered again.
+func (b *simBook) forget() {
+	n := b.w.rng.IntN(len(b.sent) + 1)
+	b.unsent = append(slices.Clone(b.sent[len(b.sent)-n:]), b.unsent...)
+	b.sent = b.sent[:len(b.sent)-n]
 }
 
 // boundary is a place where the process may be killed.
@@ -247,7 +253,7 @@ func (w *sim) start() {
 	w.gen++
 	w.ctx = &simContext{}
 	w.confirms, w.probing = nil, map[string]*simProbe{}
-	w.flushing, w.stale, w.lastStart = false, true, w.t
+	w.flushing, w.stale = false, true
 	w.resolver = &Resolver{}
 	w.setMute(w.mute)
 	o := Options{StateDir: "/nonexistent/sim", Host: "h", Instance: "i", Version: "sim", Journal: &w.book, Resolver: w.resolver,
@@ -304,6 +310,7 @@ func (w *sim) killed() {
 	w.dead = true
 	w.confirms, w.probing = nil, nil
 	w.cutReloads()
+	w.book.forget()
 	w.stopped()
 	down := w.span(time.Second, time.Minute)
 	if w.chance(0.1) && !w.calm {
@@ -420,7 +427,6 @@ func (w *sim) run(end time.Duration) {
 		}
 		w.refresh()
 		w.looked = w.t
-		w.dues++
 		w.inKeeper(w.k.due)
 	}
 }

@@ -201,15 +201,16 @@ func (w *sim) issue(c *simCert) *simLeaf {
 	return l
 }
 
-// newSim makes the world of a seed. most bounds the certificates; 0: as the seed has it.
-func newSim(seed uint64, most int) *sim {
+// newSim makes the world of a seed, with as many certificates and as many looks
+// at them as the seed has it, unless certs and every say else.
+func newSim(seed uint64, certs int, every time.Duration) *sim {
 	w := &sim{seed: seed, rng: rand.New(rand.NewPCG(seed, 0x5eed)), places: map[string]*simPlace{}, nowOf: [3]time.Duration{-1}}
 	n := simPick(w, 1, 1, 1, 1, 2, 2, 3, 4, 6, 8)
 	if seed%500 == 499 {
 		n = 100
 	}
-	if most > 0 {
-		n = most
+	if certs > 0 {
+		n = certs
 	}
 	switch {
 	case n == 1:
@@ -220,6 +221,9 @@ func newSim(seed uint64, most int) *sim {
 		w.every = 8 * time.Hour
 	default:
 		w.every = simDay
+	}
+	if every > 0 {
+		w.every = every
 	}
 	w.policy = Policy{Grace: simPick(w, 30*time.Second, 30*time.Second, 5*time.Second, 5*time.Minute), Deadline: simPick(w, 15*time.Minute, 15*time.Minute, time.Hour),
 		Retries: [][]time.Duration{{0, time.Minute, 10 * time.Minute}, {0, time.Minute, 10 * time.Minute}, {0}, {0, 30 * time.Second}, {}}[simPick(w, 0, 0, 0, 1, 2, 3, 4)],

@@ -31,7 +31,7 @@ func full(k notify.Kind) notify.Draft {
 		VerdictsOmitted: 1, Excluded: []notify.Excluded{{Endpoint: "e", Address: "a", Code: "stale", Why: "not_required"}}, ExcludedOmitted: 1,
 		Cause: "limit", Detail: "d", Hint: "h", LagSeconds: &lag,
 		Reload: &notify.Reload{Server: "nginx", How: "command", ExitCode: &exit, Output: "o\n", TookMS: &took},
-		Next:   &notify.Next{Action: "reload", At: noon}, RenewalID: strings.Repeat("0", 32), Silenced: true,
+		Next:   &notify.Next{Action: "reload", At: noon}, Alert: &notify.Alert{ID: strings.Repeat("0", 32), Since: noon, Reminder: true}, RenewalID: strings.Repeat("0", 32), Silenced: true,
 	}}
 }
 
