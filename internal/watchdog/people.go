@@ -230,19 +230,20 @@ func (k *step) affairs() affairs {
 		certain(condition{level: notify.Warning, cause: CauseReverted, detail: "an older certificate replaced the newer one on disk; nothing is reloaded",
 			hint: "find what writes the older file: a backup, configuration management, a second ACME client", next: person})
 	}
-	ahead, counted := true, 0
+	ahead := true
+	var counted []Finding
 	for _, x := range s.Findings {
 		if why := k.excluded(x); why == "" || why == "silenced" {
 			ahead = ahead && has(x, verify.Ahead)
-			counted++
+			counted = append(counted, x)
 		}
 	}
-	ahead = ahead && counted > 0
+	ahead = ahead && len(counted) > 0
 	if s.Standing == Reverted && k.byRounds() && len(s.Findings) == 0 {
 		ahead = true // very likely: nobody has looked since
 	}
 	leaf := s.Disk.Leaf
-	if v := earliest(s.Findings); ahead && v != nil { // what is served is newer than what is on disk
+	if v := earliest(counted); ahead && v != nil { // what is served is newer than what is on disk
 		leaf = notify.Certificate{NotBefore: v.NotBefore, NotAfter: v.NotAfter}
 	} else if ahead {
 		return f
