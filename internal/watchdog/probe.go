@@ -88,6 +88,12 @@ func (k *Keeper) nextProbes() {
 func (k *Keeper) launch(c *cert, p Probe) {
 	k.probing++
 	c.probing = p.ID
+	// One that waited for its turn still has the time that a proof takes.
+	if now := k.clock.Now(); p.Purpose == Confirm && now.Sub(p.At) > time.Second {
+		if least := now.Add(2*c.policy.Spread + reloadPause); p.Until.Before(least) {
+			p.Until = least
+		}
+	}
 	ctx, cancel := context.WithCancel(k.ctx)
 	c.cancel = cancel
 	d := c.state.Disk
