@@ -42,7 +42,8 @@ type simCert struct {
 	// The client.
 	running bool
 	runFrom time.Duration
-	wrote   bool // this run has written the leaf on disk
+	ranLong time.Duration // the end of the last run that took longer than anybody waits for its hooks
+	wrote   bool          // this run has written the leaf on disk
 	away    time.Duration
 	hook    float64 // share of runs whose hook reloads the server
 
@@ -233,6 +234,9 @@ func (w *sim) put(c *simCert, l *simLeaf) {
 
 func (w *sim) clientEnds(c *simCert) {
 	c.running = false
+	if w.t-c.runFrom > soon {
+		c.ranLong = w.t
+	}
 	w.log("the client of %s ends", c.name)
 	w.weigh(c)
 	if w.chance(0.9) || w.calm {

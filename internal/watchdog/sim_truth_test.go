@@ -401,7 +401,7 @@ func (w *sim) healed(run *simRun) {
 		if !c.wasStale || may == 3 {
 			continue
 		}
-		free := max(w.excused, c.silencedAt, c.quietAt, w.strangerAt)
+		free := max(w.excused, c.silencedAt, c.quietAt, w.strangerAt, c.ranLong)
 		for _, x := range run.server.certs {
 			free = max(free, x.changed)
 		}
