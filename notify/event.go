@@ -41,7 +41,10 @@ const (
 	AgentDegraded  Kind = "agent.degraded"
 	AgentRecovered Kind = "agent.recovered"
 
-	RenewalDetected Kind = "renewal.detected"
+	RenewalAttempted Kind = "renewal.attempted"
+	RenewalFailed    Kind = "renewal.failed"
+	RenewalDetected  Kind = "renewal.detected"
+	RenewalOverdue   Kind = "renewal.overdue"
 
 	FileBroken    Kind = "file.broken"
 	FileRecovered Kind = "file.recovered"
@@ -115,6 +118,8 @@ type Data struct {
 	Detail          string       `json:"detail,omitempty"`
 	Hint            string       `json:"hint,omitempty"`
 	LagSeconds      *float64     `json:"lag_seconds,omitempty"` // from the new files to the last address serving them
+	Attempt         *Attempt     `json:"attempt,omitempty"`     // of the ACME client, as its log tells it
+	Tried           *bool        `json:"tried,omitempty"`       // with renewal.overdue: whether the log knows of any attempt
 	Reload          *Reload      `json:"reload,omitempty"`
 	Next            *Next        `json:"next,omitempty"`
 	Alert           *Alert       `json:"alert,omitempty"`
@@ -183,6 +188,48 @@ type Reload struct {
 	ExitCode *int   `json:"exit_code,omitempty"`
 	Output   string `json:"output,omitempty"` // at most 2 KiB, printable
 	TookMS   *int64 `json:"took_ms,omitempty"`
+}
+
+// Attempt is one try of an ACME client to renew or obtain a certificate, as its
+// log tells it: a hint at what happened, never a proof. `renewatch explain --json`
+// prints the same.
+type Attempt struct {
+	Client       string    `json:"client"`                  // certbot, acme.sh, lego, caddy, ...
+	Log          string    `json:"log"`                     // the file, or the unit, it was read from
+	Lineage      string    `json:"lineage,omitempty"`       // the client's name for the certificate
+	Names        []string  `json:"names"`                   // as far as the log spells them out
+	NamesOmitted int       `json:"names_omitted,omitempty"` // how many it does not
+	CA           string    `json:"ca,omitempty"`            // the directory's URL
+	Staging      bool      `json:"staging"`                 // that is a test CA
+	DryRun       bool      `json:"dry_run"`
+	Forced       bool      `json:"forced"`
+	Started      time.Time `json:"started,omitzero"`
+	Ended        time.Time `json:"ended,omitzero"`
+	Outcome      string    `json:"outcome"` // issued, failed, skipped, stalled, running
+	Phase        string    `json:"phase"`   // how far it came
+	// ProblemType is the CA's urn:ietf:params:acme:error:*, or network, or http_5xx.
+	ProblemType   string           `json:"problem_type,omitempty"`
+	ProblemDetail string           `json:"problem_detail,omitempty"`
+	Problems      []AttemptProblem `json:"problems,omitempty"`   // of single names
+	RetryAfter    time.Time        `json:"retry_after,omitzero"` // when the CA allows the next try
+	Paused        bool             `json:"paused,omitempty"`     // the CA has paused the account; only a person can end that
+	Saved         []string         `json:"saved"`                // files that were written
+	Hook          *AttemptHook     `json:"hook,omitempty"`       // the first hook that failed
+	Activated     bool             `json:"activated"`            // the client says that the certificate is in use
+	Doubtful      bool             `json:"doubtful"`             // the log tells it in a way that this client does not
+}
+
+// AttemptProblem is what the CA found wrong with one name.
+type AttemptProblem struct {
+	Name   string `json:"name"`
+	Type   string `json:"type,omitempty"`
+	Detail string `json:"detail,omitempty"`
+}
+
+// AttemptHook is a hook that failed.
+type AttemptHook struct {
+	Kind     string `json:"kind"`      // pre, deploy, post, renew, reload, notify, install
+	ExitCode int    `json:"exit_code"` // -1: unknown
 }
 
 // Alert is the one alert of a host and certificate that an alert.* event is about.

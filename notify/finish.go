@@ -131,6 +131,10 @@ const (
 	maxChain     = 16
 	maxVerdicts  = 256
 	maxExclusion = 256
+
+	maxAttempt      = 512 // of an attempt's texts
+	maxAttemptNames = 32
+	maxProblems     = 8
 )
 
 // fit cuts an event to MaxEvent: first verdicts, the mildest first, down to a few;
@@ -248,12 +252,38 @@ func tidy(d Data) Data {
 		r.Output = lines(r.Output, maxOutput)
 		d.Reload = &r
 	}
+	d.Attempt = tidyAttempt(d.Attempt)
 	if d.Next != nil {
 		n := *d.Next
 		n.Action, n.At = text(n.Action, maxWord), instant(n.At)
 		d.Next = &n
 	}
 	return d
+}
+
+func tidyAttempt(p *Attempt) *Attempt {
+	if p == nil {
+		return nil
+	}
+	a := *p
+	a.Client, a.Log, a.Lineage, a.CA = text(a.Client, maxWord), text(a.Log, maxPath), text(a.Lineage, maxWord), text(a.CA, maxPath)
+	a.Names = tidyList(a.Names, maxAttemptNames, &a.NamesOmitted)
+	var ignored int
+	a.Saved = tidyList(a.Saved, maxAttemptNames, &ignored)
+	a.Outcome, a.Phase = text(a.Outcome, maxWord), text(a.Phase, maxWord)
+	a.ProblemType, a.ProblemDetail = text(a.ProblemType, maxWord), text(a.ProblemDetail, maxAttempt)
+	a.Started, a.Ended, a.RetryAfter = instant(a.Started), instant(a.Ended), instant(a.RetryAfter)
+	a.Problems = slices.Clone(a.Problems[:min(len(a.Problems), maxProblems)])
+	for i := range a.Problems {
+		q := &a.Problems[i]
+		q.Name, q.Type, q.Detail = text(q.Name, maxWord), text(q.Type, maxWord), text(q.Detail, fewDetail)
+	}
+	if a.Hook != nil {
+		h := *a.Hook
+		h.Kind = text(h.Kind, maxWord)
+		a.Hook = &h
+	}
+	return &a
 }
 
 func tidyCertificate(p *Certificate) *Certificate {

@@ -9,7 +9,7 @@ var schemas embed.FS
 func Kinds() []Kind {
 	return []Kind{
 		AgentStarted, AgentStopped, AgentDegraded, AgentRecovered,
-		RenewalDetected,
+		RenewalAttempted, RenewalFailed, RenewalDetected, RenewalOverdue,
 		FileBroken, FileRecovered, FileReverted, FileRemoved,
 		DeployVerified, DeployFailed, DeployRecovered, DeployUnverified, DeploySuperseded, DeployLost,
 		ReloadDone, ReloadFailed, ReloadHeld,

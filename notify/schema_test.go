@@ -31,6 +31,9 @@ var said = map[Kind]struct {
 	AgentStopped:     {"The daemon stopped in good order.", nil},
 	AgentDegraded:    {"The daemon is blind or deaf somewhere; detail says where.", []string{"detail"}},
 	AgentRecovered:   {"What agent.degraded told of is over.", nil},
+	RenewalAttempted: {"The ACME client's log tells of an attempt to renew; a log proves nothing.", []string{"certificate", "renewal_id", "attempt"}},
+	RenewalFailed:    {"The ACME client's log tells that an attempt failed or stalled, or that it succeeded and no new certificate came.", []string{"certificate", "renewal_id", "attempt", "detail"}},
+	RenewalOverdue:   {"A renewal was expected and did not come, or the CA asks for one at once; tried is false when the log knows of no attempt.", []string{"certificate", "renewal_id", "detail"}},
 	RenewalDetected:  {"A new leaf with its matching key is on disk.", []string{"certificate", "renewal_id"}},
 	FileBroken:       {"The certificate's files cannot be used; detail says why.", []string{"certificate", "detail"}},
 	FileRecovered:    {"The certificate's files can be used again.", []string{"certificate"}},
@@ -86,6 +89,10 @@ var constraints = map[string]map[string]any{
 	"key_type":         {"pattern": wordOrNot},
 	"endpoint":         {"minLength": 1},
 	"samples":          {"minimum": 0},
+	"problem_detail":   {"maxLength": maxAttempt},
+	"outcome":          {"pattern": word},
+	"phase":            {"pattern": word},
+	"kind":             {"pattern": word},
 	"matching":         {"minimum": 0},
 	"took_ms":          {"minimum": 0},
 	"why":              {"pattern": word},
@@ -153,6 +160,7 @@ func dataSchema(k Kind) map[string]any {
 	for _, t := range []reflect.Type{
 		reflect.TypeFor[Certificate](), reflect.TypeFor[Verdict](), reflect.TypeFor[Served](),
 		reflect.TypeFor[Excluded](), reflect.TypeFor[Reload](), reflect.TypeFor[Next](), reflect.TypeFor[Alert](),
+		reflect.TypeFor[Attempt](), reflect.TypeFor[AttemptProblem](), reflect.TypeFor[AttemptHook](),
 	} {
 		defs[strings.ToLower(t.Name())] = object(t)
 	}

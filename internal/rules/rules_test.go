@@ -50,7 +50,7 @@ var islands = map[string][]string{
 	"internal/discover": {},
 	"internal/lineage":  {},
 	"internal/watchdog": {
-		"watch", "verify", "notify", "internal/reload", "internal/durable",
+		"watch", "watch/acmelog", "verify", "notify", "internal/reload", "internal/durable",
 	},
 }
 

@@ -19,6 +19,7 @@ type Input struct {
 	Look    bool // probe now (the configuration changed)
 	Left    bool // it is not configured any more
 	Client  *ClientRun
+	Told    *Told
 
 	// Impaired says why nothing can be judged just now (a wrong clock, say); ""
 	// when it can. It goes with every input.

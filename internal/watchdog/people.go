@@ -82,6 +82,12 @@ func moments(p *Policy, s *State) []time.Time {
 	}
 	if s.Disk != nil {
 		out = append(out, thresholds(s.Disk.Leaf.NotBefore, s.Disk.Leaf.NotAfter)...)
+		if s.Overdue != s.Disk.Leaf.SHA256 {
+			out = append(out, overdueAt(p.Expected, s.Disk.Leaf))
+		}
+	}
+	if tr := s.Trying; tr != nil {
+		out = append(out, tr.Due)
 	}
 	if v := earliest(s.Findings); v != nil && (s.Disk == nil || v.SHA256 != s.Disk.Leaf.SHA256) {
 		out = append(out, thresholds(v.NotBefore, v.NotAfter)...)
@@ -106,12 +112,17 @@ const maxExpiry = 8
 // thresholds are when a leaf has 0.85, 0.6 and 0.3 of its margin left, and its
 // end. A nanosecond more, because under the fraction is what counts.
 func thresholds(from, to time.Time) []time.Time {
-	r := verify.RenewalMargin(&x509.Certificate{NotBefore: from, NotAfter: to})
+	r := margin(notify.Certificate{NotBefore: from, NotAfter: to})
 	out := []time.Time{to}
 	for _, part := range []float64{0.85, 0.6, 0.3} {
 		out = append(out, to.Add(-time.Duration(float64(r)*part)+time.Second))
 	}
 	return out
+}
+
+// margin is the renewal margin of a leaf.
+func margin(c notify.Certificate) time.Duration {
+	return verify.RenewalMargin(&x509.Certificate{NotBefore: c.NotBefore, NotAfter: c.NotAfter})
 }
 
 // earliest returns what is served and ends first.
@@ -203,6 +214,10 @@ func (k *step) affairs() affairs {
 		}
 	}
 	person := &notify.Next{Action: "person"}
+	if tr := s.Trying; tr != nil && tr.Last != nil && tr.Last.Attempt.Paused {
+		certain(condition{level: notify.Critical, cause: CausePaused, detail: "the CA has paused the account, so that nothing renews this certificate: " + tellsFailure(tr.Last.Attempt),
+			hint: adviceFor(tr.Last.Attempt), next: person, since: tr.Last.At})
+	}
 	if x := s.Fault; x != nil && x.Said && k.now.Sub(x.Since) >= pairBroken {
 		c := condition{level: notify.Error, cause: CausePair, hint: x.Hint, next: person, since: x.Since,
 			detail: fmt.Sprintf("%s; so it is for %s", x.Sentence, roughly(k.now.Sub(x.Since)))}
@@ -249,8 +264,12 @@ func (k *step) affairs() affairs {
 		return f
 	}
 	if level := urgency(leaf, k.now); level.Rank() > 0 {
-		certain(condition{level: level, cause: CauseExpiry, detail: fmt.Sprintf("the certificate %s and was not renewed", ends(leaf, k.now)),
-			hint: "run the ACME client by hand and read its log", next: person})
+		c := condition{level: level, cause: CauseExpiry, detail: fmt.Sprintf("the certificate %s and was not renewed", ends(leaf, k.now)),
+			hint: "run the ACME client by hand and read its log", next: person}
+		if why, hint := k.lastTry(); why != "" {
+			c.detail, c.hint = c.detail+"; "+why, hint
+		}
+		certain(c)
 	}
 	k.found(&f)
 	f.blind = f.blind || slices.ContainsFunc(s.Findings, func(x Finding) bool { return x.Unheard && k.excluded(x) == "" })
@@ -296,7 +315,7 @@ func (k *step) healsSoon(f Finding) bool {
 		return false
 	}
 	if k.s.Standing == Open && !t.GraceOver {
-		if t.Running { // its hooks come at its end, which nobody knows
+		if t.Running || t.Trying { // its hooks come at its end, which nobody knows
 			return k.now.Before(t.At.Add(soon))
 		}
 		return !t.GraceEnd.After(k.now.Add(soon))
@@ -362,6 +381,9 @@ func (k *step) alert(say []telling) {
 			}
 			if k.s.Standing != Removed {
 				d.Verdicts, d.Excluded = k.verdicts(), k.excludedList()
+			}
+			if tr := k.s.Trying; tr != nil && tr.Last != nil && (t.about.cause == CauseExpiry || t.about.cause == CausePaused) {
+				d.Attempt, d.RenewalID = &tr.Last.Attempt, tr.RenewalID
 			}
 			if k.s.Disk == nil && k.s.Fault != nil {
 				d.Certificate = &notify.Certificate{Name: k.p.Name, Path: k.s.Fault.Path}

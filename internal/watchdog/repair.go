@@ -32,6 +32,16 @@ const (
 	CauseDuplicate   = "duplicate"
 	CauseExpiry      = "expiry"
 	CauseReverted    = "reverted"
+
+	// Of renewal.failed.
+	CauseStalled     = "stalled"
+	CausePaused      = "paused" // the CA has paused the account
+	CauseRateLimited = "rate_limited"
+	CauseCA          = "ca" // it could not be reached, or had trouble of its own
+	CauseChallenge   = "challenge"
+	CauseOrder       = "order"
+	CauseClient      = "client"      // the client's own trouble
+	CauseNotWritten  = "not_written" // the log tells of a certificate that is nowhere
 )
 
 // CauseMoving: the files changed right before a reload. It is never said: the

@@ -32,6 +32,8 @@ var update = flag.Bool("update", false, "rewrite the expected output of testdata
 //	fault CODE [missing]       the files are at fault
 //	removed, left, boot, gap, look   as the inputs are called
 //	client running|ended       whether the ACME client's run goes on
+//	told ID OUTCOME KEY=VALUE ...   what the client's log tells of an attempt: began=, ended= (relative to now), phase=, type=,
+//	                           names=, saved=, hook=KIND/CODE, retry=; paused, old, doubtful, dry, staging; client=
 //	silence FROM UNTIL KEY=VALUE ...   from and until are relative to now; endpoint=, force
 //	window SERVER FROM UNTIL   when the server may be reloaded, relative to now
 //	impaired [REASON]          nothing can be judged from now on; without a reason it can again
@@ -88,6 +90,7 @@ type script struct {
 	rounds   int            // since the last count
 	hidden   bool           // probes are not told
 	alerts   map[string]int // ids of alerts, in the order of their appearance
+	renewals map[string]int // ids of renewals that were tried, likewise
 	out      strings.Builder
 }
 
@@ -97,7 +100,7 @@ func newScript(t *testing.T) *script {
 		policy: Policy{Name: "www", Host: "h", Instance: "i", Watched: true, Repair: true, Grace: 30 * time.Second,
 			Deadline: 15 * time.Minute, Retries: []time.Duration{0, time.Minute, 10 * time.Minute},
 			Recheck: []time.Duration{time.Minute, 10 * time.Minute, time.Hour}, Every: time.Hour, Samples: 12, Spread: 2 * time.Second},
-		leaves: map[string]notify.Certificate{}, asked: map[string]Reload{}, alerts: map[string]int{}}
+		leaves: map[string]notify.Certificate{}, asked: map[string]Reload{}, alerts: map[string]int{}, renewals: map[string]int{}}
 }
 
 func runScript(t *testing.T, text string) string {
@@ -152,6 +155,17 @@ func (s *script) run(f []string) {
 				p.Repair = v == "true"
 			case "watched":
 				p.Watched = v == "true"
+			case "logged":
+				p.Logged = v == "true"
+			case "expected":
+				switch {
+				case v == "manual":
+					p.Expected.Manual = true
+				case strings.HasPrefix(v, "0."):
+					p.Expected.Fraction, _ = strconv.ParseFloat(v, 64)
+				default:
+					p.Expected.Before = dur(v)
+				}
 			default:
 				s.t.Fatalf("unknown policy %q", k)
 			}
@@ -198,6 +212,8 @@ func (s *script) run(f []string) {
 		s.step(Input{Left: true})
 	case "client":
 		s.step(Input{Client: &ClientRun{Running: f[1] == "running"}})
+	case "told":
+		s.told(f[1], f[2], args, dur)
 	case "silence":
 		_, force := args["force"]
 		endpoint := args["endpoint"]
@@ -342,6 +358,46 @@ func (s *script) round(what []string, impaired string) {
 		}
 	}
 	s.step(Input{Round: &r})
+}
+
+// told is what a log tells.
+func (s *script) told(id, outcome string, args map[string]string, dur func(string) time.Duration) {
+	has := func(k string) bool { _, ok := args[k]; return ok }
+	a := notify.Attempt{Client: "certbot", Log: "letsencrypt.log", Lineage: "www", Names: []string{"www.example.org"}, Saved: []string{}, Outcome: outcome, Phase: "challenge",
+		Paused: has("paused"), Doubtful: has("doubtful"), DryRun: has("dry"), Staging: has("staging")}
+	switch outcome {
+	case "issued":
+		a.Phase, a.Saved = "saved", []string{"/etc/letsencrypt/archive/www/fullchain2.pem"}
+	case "failed":
+		a.ProblemType, a.ProblemDetail = "urn:ietf:params:acme:error:unauthorized", "no"
+	}
+	for k, v := range args {
+		switch k {
+		case "client":
+			a.Client = v
+		case "began":
+			a.Started = s.now.Add(dur(v))
+		case "ended":
+			a.Ended = s.now.Add(dur(v))
+		case "phase":
+			a.Phase = v
+		case "type":
+			a.ProblemType = v
+			if strings.Contains(v, "/") {
+				a.ProblemType = "urn:ietf:params:acme:error:" + strings.TrimPrefix(v, "acme/")
+			}
+		case "retry":
+			a.RetryAfter = s.now.Add(dur(v))
+		case "hook":
+			kind, code, _ := strings.Cut(v, "/")
+			n, err := strconv.Atoi(code)
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			a.Hook = &notify.AttemptHook{Kind: kind, ExitCode: n}
+		}
+	}
+	s.step(Input{Told: &Told{ID: id, Attempt: a, At: s.now, Old: has("old")}})
 }
 
 // window is open once.
@@ -527,6 +583,23 @@ func (s *script) event(d notify.Draft) string {
 	}
 	if d.Data.LagSeconds != nil {
 		b.WriteString(" lag=" + strconv.FormatFloat(*d.Data.LagSeconds, 'f', -1, 64))
+	}
+	if a := d.Data.Attempt; a != nil {
+		fmt.Fprintf(&b, " attempt=%s", a.Outcome)
+		if a.Hook != nil {
+			fmt.Fprintf(&b, "/%s=%d", a.Hook.Kind, a.Hook.ExitCode)
+		}
+	}
+	if d.Data.Tried != nil {
+		fmt.Fprintf(&b, " tried=%v", *d.Data.Tried)
+	}
+	if class, _, _ := strings.Cut(string(d.Kind), "."); class == "renewal" && d.Kind != notify.RenewalDetected {
+		if s.renewals[d.Data.RenewalID] == 0 {
+			s.renewals[d.Data.RenewalID] = len(s.renewals) + 1
+		}
+		fmt.Fprintf(&b, " renewal=%d %q", s.renewals[d.Data.RenewalID], d.Data.Detail)
+	} else if n := s.renewals[d.Data.RenewalID]; n > 0 {
+		fmt.Fprintf(&b, " renewal=%d", n)
 	}
 	for _, x := range d.Data.Excluded {
 		fmt.Fprintf(&b, " excluded=%s/%s", strings.TrimPrefix(x.Endpoint, "https://"), x.Why)

@@ -173,6 +173,10 @@ func (w *sim) toldOf(c *simCert, d notify.Draft) {
 		w.fail("%s without a renewal", d.Kind)
 		return
 	}
+	if d.Kind == notify.RenewalOverdue {
+		w.overdue(c, d)
+		return
+	}
 	s := w.story(d.Data.RenewalID, c.name)
 	if s.leaf == "" {
 		s.leaf = d.Leaf
@@ -223,6 +227,19 @@ func (w *sim) toldOf(c *simCert, d notify.Draft) {
 	if d.Kind == notify.DeployVerified || d.Kind == notify.DeployRecovered {
 		w.prove(c)
 	}
+}
+
+// overdue checks that a renewal that is said to be overdue is, and that it is said
+// once.
+func (w *sim) overdue(c *simCert, d notify.Draft) {
+	leaf := d.Data.Certificate
+	if left, limit := leaf.NotAfter.Sub(d.Time), margin(*leaf)*85/100; left > limit {
+		w.fail("a renewal of %s is called overdue %s before the end, and should not before %s", c.name, left, limit)
+	}
+	if c.overdue == leaf.SHA256 {
+		w.fail("the renewal of %s is called overdue twice", c.name)
+	}
+	c.overdue = leaf.SHA256
 }
 
 // checkServed makes sure that what is said to be served is.
@@ -456,7 +473,7 @@ func (w *sim) torn(name string) {
 					s.lost = true
 				}
 			}
-			c.toldDeploy, c.toldBroken, c.toldGone, c.newest, c.failedAt = "", false, false, nil, 0
+			c.toldDeploy, c.overdue, c.toldBroken, c.toldGone, c.newest, c.failedAt = "", "", false, false, nil, 0
 			c.forget(w.t)
 			for _, p := range c.places {
 				p.seen = false

@@ -31,6 +31,7 @@ type simTruth struct {
 	clearedAt     time.Duration
 	clearedAsleep time.Duration
 	toldBroken    bool
+	overdue       string // the leaf whose renewal was called overdue
 	toldGone      bool
 	toldDeploy    notify.Kind
 	failedAt      time.Duration

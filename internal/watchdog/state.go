@@ -39,6 +39,10 @@ type Policy struct {
 	Spread   time.Duration   // of the window after a change
 	// Windows say when a server may be reloaded; one that is not in it: always.
 	Windows map[string]Window
+	// Expected says when a renewal is expected.
+	Expected Expected
+	// Logged says that a log of the ACME client is read.
+	Logged bool
 	// Silences that cover this certificate or an endpoint of it.
 	Silences []Silence
 }
@@ -90,6 +94,13 @@ type State struct {
 	// Story is the present renewal, or the last one.
 	Story *Story `json:"story,omitempty"`
 	Fault *Fault `json:"fault,omitempty"`
+	// Trying is the renewal that the ACME client's log tells of and that has brought
+	// no leaf yet.
+	Trying *Trying `json:"trying,omitempty"`
+	// Skipped is when the client looked last and found it not due.
+	Skipped time.Time `json:"skipped,omitzero"`
+	// Overdue is the leaf of which it was said that its renewal is overdue.
+	Overdue string `json:"overdue,omitempty"`
 	// Confirmed holds the default endpoints that were seen serving the lineage.
 	Confirmed map[string]bool `json:"confirmed,omitempty"`
 	// Probe is the probe that runs, nil when none does.
@@ -179,6 +190,8 @@ type Story struct {
 	GraceEnd  time.Time           `json:"grace_end"`
 	GraceOver bool                `json:"grace_over,omitempty"`
 	Running   bool                `json:"running,omitempty"` // the ACME client's run goes on: the grace waits for its end
+	Trying    bool                `json:"trying,omitempty"`  // so it does by the client's log
+	Try       *Try                `json:"try,omitempty"`     // the attempt that brought the leaf
 	Deadline  time.Time           `json:"deadline,omitzero"`
 	Extended  bool                `json:"extended,omitempty"` // the deadline fell in the middle of a proof
 	// Fast is the last new leaf or reload: polling is fast for a while after it.
@@ -295,6 +308,10 @@ func (s State) clone() State {
 	if s.Alert != nil {
 		a := *s.Alert
 		c.Alert = &a
+	}
+	if s.Trying != nil {
+		t := *s.Trying
+		c.Trying = &t
 	}
 	if s.Probe != nil {
 		p := *s.Probe

@@ -66,6 +66,8 @@ func Step(now time.Time, p Policy, s State, in Input) (State, []Command) {
 		k.reloaded(in.Reload)
 	case in.Client != nil:
 		k.client(in.Client.Running)
+	case in.Told != nil:
+		k.heard(in.Told)
 	case in.Left:
 		k.left()
 		return s, k.cmds
@@ -121,8 +123,8 @@ func (k *step) boot() {
 	s := k.s
 	s.Sighted, s.Fresh, s.Probe, s.NextProbe = false, false, nil, k.now
 	// What became of a reload that was asked for, the shell tells.
-	if t := s.Story; t != nil && t.Running { // whether it still does is asked afresh
-		t.Running, t.GraceEnd = false, k.now.Add(k.p.Grace)
+	if t := s.Story; t != nil && (t.Running || t.Trying) { // whether it still does is asked afresh
+		t.Running, t.Trying, t.GraceEnd = false, false, k.now.Add(k.p.Grace)
 	}
 	k.bound()
 }
@@ -147,7 +149,7 @@ func (k *step) bound() {
 	if t == nil {
 		return
 	}
-	if t.Running {
+	if t.Running || t.Trying {
 		latest(&t.GraceEnd, longestRun)
 	} else {
 		latest(&t.GraceEnd, k.p.Grace)
@@ -218,15 +220,23 @@ func (k *step) open(before *notify.Certificate, baseline bool) {
 			d.Detail = "a newer certificate came before this one was proven to be served"
 		})
 	}
-	s.Renewals++
 	beforeSHA := ""
 	if before != nil {
 		beforeSHA = before.SHA256
 	}
+	tr := s.Trying
+	s.Trying = nil
 	s.Story = &Story{
-		RenewalID: renewalID(k.p, beforeSHA, s.Renewals),
-		Leaf:      s.Disk.Leaf, Baseline: baseline, Previous: before,
+		Leaf: s.Disk.Leaf, Baseline: baseline, Previous: before,
 		Since: s.Disk.Since, At: k.now, GraceEnd: k.now.Add(k.p.Grace), Fast: k.now,
+	}
+	if tr != nil && tr.Before == beforeSHA {
+		if s.Story.adopt(tr, k.now); s.Story.Trying {
+			s.Story.GraceEnd = k.now.Add(longestRun)
+		}
+	} else {
+		s.Renewals++
+		s.Story.RenewalID = renewalID(k.p, beforeSHA, s.Renewals)
 	}
 	s.Standing, s.Probe, s.Rechecks, s.NextProbe = Open, nil, 0, time.Time{}
 	s.Findings = nil // they tell of the leaf before
@@ -305,7 +315,7 @@ func (k *step) removed() {
 			d.Detail = "the certificate was deleted before it was proven to be served"
 		})
 	}
-	s.Fault, s.Probe, s.Standing = nil, nil, Removed
+	s.Fault, s.Probe, s.Standing, s.Trying = nil, nil, Removed, nil
 	k.alert(s.Alert.end(k.now, "the certificate was deleted; it is no longer watched"))
 	k.say(notify.FileRemoved, notify.Info, func(d *notify.Data) {
 		d.RenewalID = ""
@@ -331,12 +341,24 @@ func (k *step) left() {
 // until some time after its end.
 func (k *step) client(running bool) {
 	t := k.s.Story
-	if k.s.Standing != Open || t.GraceOver || t.Running == running {
+	k.runs(func() { t.Running = running })
+}
+
+// runs takes in a change of whether a run goes on, by its lock, its unit or its
+// log.
+func (k *step) runs(change func()) {
+	t := k.s.Story
+	if k.s.Standing != Open || t.GraceOver {
 		return
 	}
-	t.Running = running
+	before := t.Running || t.Trying
+	change()
+	now := t.Running || t.Trying
+	if now == before {
+		return
+	}
 	t.GraceEnd = t.At.Add(longestRun)
-	if running {
+	if now {
 		return
 	}
 	if end := k.now.Add(k.p.Grace); end.Before(t.GraceEnd) {

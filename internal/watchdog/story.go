@@ -45,6 +45,9 @@ func (k *step) say(kind notify.Kind, sev notify.Severity, fill func(*notify.Data
 	if fill != nil {
 		fill(&d.Data)
 	}
+	if t := s.Story; t != nil && t.Try != nil && d.Data.Attempt == nil && d.Data.RenewalID == t.RenewalID {
+		d.Data.Attempt = &t.Try.Attempt
+	}
 	if c := d.Data.Certificate; c != nil {
 		copied := *c
 		copied.Name = k.p.Name
@@ -187,6 +190,10 @@ func (k *step) verified() {
 			d.LagSeconds = &lag
 		}
 		d.Detail = "every required address serves the certificate on disk"
+		if hook := t.hookFailed(); hook != "" {
+			d.Detail += ", although " + hook
+			d.Hint = "mend the hook: what else it does was not done"
+		}
 	})
 	s.Standing, s.Rechecks = Verified, 0
 }
@@ -342,6 +349,9 @@ func (k *step) failure(cause string) (detail, hint string) {
 	if worst != nil {
 		detail += fmt.Sprintf("; %s at %s: %s", worst.Endpoint, worst.Address, worst.Code)
 		hint = worst.Hint
+	}
+	if hook := k.s.Story.hookFailed(); hook != "" {
+		detail += "; " + hook
 	}
 	if h, held := k.heldBy(cause); held {
 		hint = h // never the advice to reload what was held for a reason

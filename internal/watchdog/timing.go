@@ -23,6 +23,7 @@ func (k *step) tick() {
 			d.Next = &notify.Next{Action: "person"}
 		})
 	}
+	k.tryDue()
 	if s.Disk == nil || s.Standing == Removed || s.Standing == Unknown {
 		return
 	}

@@ -19,7 +19,7 @@ func full(k notify.Kind) notify.Draft {
 		Name: "www.example.com", SHA256: sha, Serial: "0a1", Names: []string{"www.example.com", "192.0.2.1"}, NamesOmitted: 1,
 		Issuer: "CN=x", NotBefore: noon, NotAfter: noon.Add(time.Hour), KeyType: "ecdsa", Path: "/etc/x.pem",
 	}
-	took := int64(3)
+	took, tried, at := int64(3), true, noon
 	return notify.Draft{Kind: k, Certificate: "www.example.com", Time: noon, Data: notify.Data{
 		Severity: notify.Error, Certificate: &cert, Previous: &cert,
 		Verdicts: []notify.Verdict{{
@@ -30,6 +30,11 @@ func full(k notify.Kind) notify.Draft {
 		}},
 		VerdictsOmitted: 1, Excluded: []notify.Excluded{{Endpoint: "e", Address: "a", Code: "stale", Why: "not_required"}}, ExcludedOmitted: 1,
 		Cause: "limit", Detail: "d", Hint: "h", LagSeconds: &lag,
+		Attempt: &notify.Attempt{Client: "certbot", Log: "/l", Lineage: "a", Names: []string{"a.example"}, NamesOmitted: 1, CA: "https://ca.example/dir", Staging: true, DryRun: true, Forced: true,
+			Started: at, Ended: at, Outcome: "failed", Phase: "challenge", ProblemType: "urn:ietf:params:acme:error:dns", ProblemDetail: "d",
+			Problems: []notify.AttemptProblem{{Name: "a.example", Type: "t", Detail: "d"}}, RetryAfter: at, Paused: true, Saved: []string{"/f"},
+			Hook: &notify.AttemptHook{Kind: "deploy", ExitCode: 3}, Activated: true, Doubtful: true},
+		Tried:  &tried,
 		Reload: &notify.Reload{Server: "nginx", How: "command", ExitCode: &exit, Output: "o\n", TookMS: &took},
 		Next:   &notify.Next{Action: "reload", At: noon}, Alert: &notify.Alert{ID: strings.Repeat("0", 32), Since: noon, Reminder: true}, RenewalID: strings.Repeat("0", 32), Silenced: true,
 	}}
