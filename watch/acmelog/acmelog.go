@@ -138,6 +138,11 @@ type Attempt struct {
 	// Offset is where in the text its first line begins, in bytes from the first
 	// that was given to the Parser.
 	Offset int64 `json:"-"`
+	// Nth tells those apart that begin on one line: 0, 1 and so on.
+	Nth int `json:"-"`
+	// Run is where the run that it belongs to begins, as far as its log tells; at
+	// most Offset.
+	Run int64 `json:"-"`
 
 	serial uint64 // the how-manieth of its Parser
 }

@@ -12,6 +12,8 @@ type ledger struct {
 	log    string
 	zone   *time.Location
 	serial uint64
+	begun  int64 // the line on which an attempt began last
+	nth    int   // the how-manieth on that line the next one is
 	open   []*attempt
 	done   []*attempt
 }
@@ -24,6 +26,10 @@ type attempt struct {
 	run   int64     // where what must be read again for it begins
 	told  bool      // its present outcome was taken
 	key   string
+	// settles, when not 0, is how long nothing must be heard of the attempt until
+	// what it has come to counts as its end: of clients that say nothing at the end,
+	// or whose last message has an unknown number of lines.
+	settles time.Duration
 }
 
 // begin opens an attempt; key tells it from others that go on at the same time
@@ -40,8 +46,12 @@ func (g *ledger) begin(key string, l *line, at time.Time) *attempt {
 		at = l.at
 	}
 	g.serial++
+	if l.offset != g.begun {
+		g.begun, g.nth = l.offset, 0
+	}
+	g.nth++
 	a := &attempt{
-		Attempt: Attempt{Client: g.client, Log: g.log, Started: at, Outcome: Running, Phase: PhaseStart, Offset: l.offset, serial: g.serial},
+		Attempt: Attempt{Client: g.client, Log: g.log, Started: at, Outcome: Running, Phase: PhaseStart, Offset: l.offset, Nth: g.nth - 1, serial: g.serial},
 		heard:   at, run: l.offset, key: key,
 	}
 	g.open = append(g.open, a)
@@ -73,7 +83,7 @@ func (g *ledger) finish(a *attempt, o Outcome, at time.Time) {
 		return
 	}
 	g.open = slices.Delete(g.open, i, i+1)
-	if at.IsZero() {
+	if at.IsZero() || at.Before(a.heard) && at.Before(a.Started) { // a forged line, or a clock that was set back
 		at = a.heard
 	}
 	a.Outcome, a.Ended, a.told = o, at, false
@@ -81,6 +91,21 @@ func (g *ledger) finish(a *attempt, o Outcome, at time.Time) {
 		a.Phase = PhaseCheck
 	}
 	g.done = append(g.done, a)
+}
+
+// amend tells a finished attempt once more: something was heard of it after its
+// end.
+func (g *ledger) amend(a *attempt) {
+	if !slices.Contains(g.done, a) {
+		g.done = append(g.done, a)
+	}
+}
+
+// drop forgets an open attempt that was none.
+func (g *ledger) drop(a *attempt) {
+	if i := slices.Index(g.open, a); i >= 0 {
+		g.open = slices.Delete(g.open, i, i+1)
+	}
 }
 
 // close ends an attempt whose end nobody told: by what it had come to. With
@@ -139,6 +164,7 @@ func (g *ledger) take() []Attempt {
 // copy shares nothing with a.
 func (a *attempt) copy() Attempt {
 	c := a.Attempt
+	c.Run = min(a.run, a.Offset)
 	c.Names = append([]string{}, a.Names...)
 	c.Saved = append([]string{}, a.Saved...)
 	c.Problems = slices.Clone(a.Problems)
@@ -149,10 +175,16 @@ func (a *attempt) copy() Attempt {
 	return c
 }
 
-// stall calls those stalled that were not heard of.
+// stall calls those stalled that were not heard of. One that has got its
+// certificate, or whose end is only not certain yet, is not stalled but over.
 func (g *ledger) stall(now time.Time) {
-	for _, a := range g.open {
-		if a.Outcome == Running && now.Sub(a.heard) >= StallAfter {
+	for _, a := range slices.Clone(g.open) {
+		silent := now.Sub(a.heard)
+		switch {
+		case a.settles > 0 && silent >= a.settles,
+			silent >= StallAfter && (len(a.Saved) > 0 || a.Phase.rank() >= PhaseIssued.rank()):
+			g.close(a, time.Time{})
+		case a.Outcome == Running && silent >= StallAfter:
 			a.Outcome, a.told = Stalled, false
 		}
 	}
@@ -223,6 +255,9 @@ func (a *attempt) problem(p Phase, text string) {
 // fault notes the first reason why the attempt as a whole failed; a type that is
 // told later is taken over.
 func (a *attempt) fault(p Phase, kind, detail string) {
+	if p.rank() < PhaseFinalize.rank() && strings.HasPrefix(detail, "Error finalizing order") { // Let's Encrypt's words
+		p = PhaseFinalize
+	}
 	if a.ProblemType == "" && kind != "" {
 		a.ProblemType = kind
 		a.Phase = p

@@ -38,6 +38,7 @@ type Parser struct {
 	dropping  bool   // the rest of an overlong line
 	taken     int64  // bytes consumed
 	begin     int64  // where the line in rest began
+	line      line   // the present one
 }
 
 // line is one line of a client's text.
@@ -117,8 +118,8 @@ func (p *Parser) keep(b []byte) {
 
 // raw reads one line as it stands in the log.
 func (p *Parser) raw(b []byte, cut bool, offset int64) {
-	l := line{text: b, at: p.arrived, cut: cut, offset: offset}
-	p.transport.unwrap(&l, p)
+	p.line = line{text: b, at: p.arrived, cut: cut, offset: offset}
+	p.transport.unwrap(&p.line, p)
 }
 
 // text hands a line without its wrapping to the dialect.
@@ -153,7 +154,8 @@ func (p *Parser) Flush() {
 
 // Take returns what has changed since it was called last: attempts that began,
 // and attempts that ended. One that is Running or Stalled may come again, with
-// the same Offset.
+// the same Offset; so may one that has ended, when its client says of it later that
+// it is in use, or when it tries next.
 func (p *Parser) Take() []Attempt { return p.ledger.take() }
 
 // Stall calls the attempts of which nothing was heard for StallAfter stalled.

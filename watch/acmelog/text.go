@@ -189,7 +189,7 @@ func secretive(w string) bool {
 		return true
 	case len(w) >= 20 && upper > 0 && lower > 0 && digit > 0 && turns >= 4:
 		return true
-	case upper > 0 && lower > 0 && turns*4 >= len(w) && len(w) >= 16: // mixed case, no words
+	case upper > 0 && lower > 0 && turns*3 >= len(w) && len(w) >= 16: // mixed case, no words: NewConnectionError is some
 		return true
 	case len(w) >= 40 && digit > 0 && turns*4 >= len(w):
 		return true

@@ -3,7 +3,6 @@ package acmelog
 import (
 	"bytes"
 	"encoding/json"
-	"strconv"
 	"time"
 )
 
@@ -25,6 +24,7 @@ type transport struct {
 	as wrapping
 	// parts holds the beginnings of lines that come in pieces, by stream.
 	parts [2]part
+	unit  unitLife
 }
 
 // part is the beginning of a line that its transport split.
@@ -33,17 +33,23 @@ type part struct {
 	at     time.Time
 	offset int64
 	cut    bool
+	lost   bool // its beginning was left out: what follows is no line
 	stream string
 }
 
 // unwrap hands the text in a line as it stands in the log to the dialect, when it
 // is whole.
 func (t *transport) unwrap(l *line, p *Parser) {
+	if len(l.text) > 0 && l.text[0] == 0 { // the hole that copytruncate leaves under a writer that does not append
+		l.text = bytes.TrimLeft(l.text, "\x00")
+	}
 	if t.as == undecided {
-		if len(bytes.TrimSpace(l.text)) == 0 {
+		if len(bytes.TrimSpace(l.text)) == 0 || bytes.HasPrefix(l.text, []byte("-- ")) { // journalctl's own words
 			return
 		}
-		t.as = wrappingOf(l.text)
+		if t.as = wrappingOf(l.text); t.as == plain && stamped(l.text) { // "last message repeated 2 times"
+			t.as = undecided
+		}
 	}
 	switch t.as {
 	case docker:
@@ -60,7 +66,7 @@ func (t *transport) unwrap(l *line, p *Parser) {
 		t.entry(l, p)
 	case syslog:
 		if text, at, ok := syslogLine(l.text, l.at, p.options.Location); ok {
-			l.text, l.at = text, at
+			l.text, l.at = syslogText(text), at
 		}
 		p.text(l)
 	default:
@@ -112,7 +118,7 @@ func (t *transport) join(l *line, p *Parser, text []byte, stream string, at time
 func (t *transport) say(i int, p *Parser) {
 	k := t.parts[i]
 	t.parts[i] = part{}
-	if k.text != nil {
+	if k.text != nil && !k.lost {
 		p.text(&line{text: k.text, at: k.at, cut: k.cut, stderr: i == 1, offset: k.offset})
 	}
 }
@@ -153,8 +159,8 @@ func dockerLine(b []byte) (text []byte, stream string, at time.Time, whole, ok b
 	if bytes.Contains(rest, []byte(`"stream":"stderr"`)) {
 		stream = "stderr"
 	}
-	if _, after, found := bytes.Cut(rest, []byte(`"time":"`)); found {
-		if v, _, found := bytes.Cut(after, []byte(`"`)); found {
+	if i := bytes.LastIndex(rest, []byte(`"time":"`)); i >= 0 { // the last: labels may stand before it
+		if v, _, found := bytes.Cut(rest[i+len(`"time":"`):], []byte(`"`)); found {
 			at, _ = time.Parse(time.RFC3339Nano, string(v))
 		}
 	}
@@ -202,7 +208,7 @@ func unquote(raw []byte) []byte {
 
 // criLine reads one line of a CRI log: time, stream, tags (P: it goes on), text.
 func criLine(b []byte) (text []byte, stream string, at time.Time, whole, ok bool) {
-	if len(b) < 30 || b[4] != '-' || b[10] != 'T' {
+	if len(b) < 29 || b[4] != '-' || b[10] != 'T' {
 		return nil, "", time.Time{}, false, false
 	}
 	stamp, rest, _ := bytes.Cut(b, []byte{' '})
@@ -220,147 +226,4 @@ func criLine(b []byte) (text []byte, stream string, at time.Time, whole, ok bool
 		return nil, "", time.Time{}, false, false
 	}
 	return text, string(name), at, tag[0] == 'F', true
-}
-
-// syslogLine takes the head off a line of a syslog file: "Nov 22 07:00:00 host
-// tag[pid]: " or the same with an RFC 3339 time. The old form has no year: it is
-// the one that is not in the future, seen from read.
-func syslogLine(b []byte, read time.Time, zone *time.Location) (text []byte, at time.Time, ok bool) {
-	var rest []byte
-	switch {
-	case len(b) > 16 && b[3] == ' ' && b[6] == ' ' && b[9] == ':' && b[12] == ':' && b[15] == ' ':
-		t, err := time.ParseInLocation(time.Stamp, string(b[:15]), zone)
-		if err != nil {
-			return nil, time.Time{}, false
-		}
-		if read.IsZero() {
-			at = time.Time{}
-		} else {
-			at = t.AddDate(read.In(zone).Year(), 0, 0)
-			if at.After(read.Add(24 * time.Hour)) {
-				at = t.AddDate(read.In(zone).Year()-1, 0, 0)
-			}
-		}
-		rest = b[16:]
-	case len(b) > 26 && b[4] == '-' && b[10] == 'T':
-		stamp, after, _ := bytes.Cut(b, []byte{' '})
-		t, err := time.Parse(time.RFC3339Nano, string(stamp))
-		if err != nil {
-			return nil, time.Time{}, false
-		}
-		at, rest = t, after
-	default:
-		return nil, time.Time{}, false
-	}
-	_, rest, found := bytes.Cut(rest, []byte{' '}) // the host
-	if !found {
-		return nil, time.Time{}, false
-	}
-	tag, text, found := bytes.Cut(rest, []byte(": "))
-	if !found || len(tag) > 96 || bytes.IndexByte(tag, ' ') >= 0 || !bytes.HasSuffix(tag, []byte{']'}) || bytes.IndexByte(tag, '[') <= 0 {
-		return nil, time.Time{}, false
-	}
-	return text, at, true
-}
-
-// The journal's records of a unit's life, by their MESSAGE_ID (systemd.journal-fields,
-// catalog).
-const (
-	unitStarts   = "7d4958e842da4a758f6c1cdc7b36dcc5"
-	unitFinished = "39f53479d3a045ac8e11786248231fbf"
-	unitFailed   = "be02cf6855d2428ba40df7e9d022f03d"
-	processEnded = "98e322203f7a4ed290d09fe03c09fe15"
-	unitSuccess  = "7ad2d189f7e94e70a38c781354912448"
-	unitFailure  = "d9b373ed55a64feb8242e02dbe79a49c"
-)
-
-// entry reads one line of journalctl -o json.
-func (t *transport) entry(l *line, p *Parser) {
-	var e struct {
-		Message json.RawMessage `json:"MESSAGE"`
-		Time    string          `json:"__REALTIME_TIMESTAMP"`
-		ID      string          `json:"MESSAGE_ID"`
-		PID     string          `json:"_PID"`
-		Exit    string          `json:"EXIT_STATUS"`
-		Break   string          `json:"_LINE_BREAK"`
-		Stream  string          `json:"_STREAM_ID"`
-	}
-	if json.Unmarshal(l.text, &e) != nil {
-		return
-	}
-	if us, err := strconv.ParseInt(e.Time, 10, 64); err == nil {
-		l.at = time.UnixMicro(us)
-	}
-	if e.ID != "" && e.PID == "1" { // only the manager itself is believed
-		switch e.ID {
-		case unitStarts:
-			p.exited(Exit{At: l.at, Code: -1})
-		case unitFinished, unitSuccess:
-			p.exited(Exit{At: l.at, Code: 0})
-		case processEnded, unitFailed, unitFailure:
-			code, err := strconv.Atoi(e.Exit)
-			if err != nil || code == 0 {
-				code = 1
-			}
-			p.exited(Exit{At: l.at, Code: code})
-		}
-		return
-	}
-	text := message(e.Message)
-	if text == nil {
-		return
-	}
-	k := &t.parts[0]
-	if k.text != nil && k.stream != e.Stream { // the rest of that one was lost
-		t.say(0, p)
-	}
-	whole := e.Break != "line-max"
-	t.join(l, p, text, "stdout", l.at, whole)
-	if !whole {
-		k.stream = e.Stream
-	}
-}
-
-// message reads a MESSAGE: a string, an array of bytes where one of them cannot be
-// printed, an array of strings where the field came twice, null where journalctl
-// left it out.
-func message(raw json.RawMessage) []byte {
-	if len(raw) == 0 {
-		return nil
-	}
-	var text []byte
-	switch raw[0] {
-	case '"':
-		var s string
-		if json.Unmarshal(raw, &s) != nil {
-			return nil
-		}
-		text = []byte(s)
-	case '[':
-		var n []int
-		if json.Unmarshal(raw, &n) == nil {
-			for _, c := range n {
-				text = append(text, byte(c))
-			}
-		} else {
-			var several []json.RawMessage
-			if json.Unmarshal(raw, &several) != nil || len(several) == 0 || several[0][0] == '[' && len(several[0]) < 2 {
-				return nil
-			}
-			var s string
-			if json.Unmarshal(several[0], &s) != nil {
-				return nil
-			}
-			text = []byte(s)
-		}
-	default:
-		return nil
-	}
-	// One message is one line, whatever its writer put into it.
-	for i, c := range text {
-		if c == '\n' || c == 0 {
-			text[i] = ' '
-		}
-	}
-	return text
 }
