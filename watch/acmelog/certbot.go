@@ -90,8 +90,6 @@ type certbotRun struct {
 	begun    bool // its first line was seen
 	first    line // that line, without its text
 	at       time.Time
-	version  string
-	verb     string // the function of certbot that ran, as a traceback tells
 	base     string // the configuration directory
 	server   string
 	asked    string // the lineage that the command line names
@@ -101,7 +99,6 @@ type certbotRun struct {
 	forced   bool
 	csr      bool
 	renewing bool // certbot renew
-	post     bool // a post hook is known to come
 	ended    bool // the summary is over
 	dying    bool // an exception ends it: nothing is written any more
 	hook     string

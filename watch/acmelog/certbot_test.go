@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -207,5 +208,43 @@ func TestCertbotJournalQuiet(t *testing.T) {
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// Whatever is in a log, what is remembered of a run is bounded, and so is what a line
+// costs.
+func TestCertbotHostileRun(t *testing.T) {
+	const stamp = "2026-11-22 07:40:00,000:"
+	kinds := []string{
+		"Processing /etc/letsencrypt/renewal/#.conf\n",
+		"Failed to renew certificate # with error: urn:ietf:params:acme:error:rateLimited :: x\n",
+		"Processing /etc/letsencrypt/renewal/#.conf\nRenewing an existing certificate for #\nHook 'post-hook' reported error code 1\n",
+		"Congratulations, all renewals succeeded: \n  /etc/letsencrypt/live/#/fullchain.pem (success)\n",
+		stamp + "DEBUG:certbot._internal.display.obj:Notifying user: Processing /etc/letsencrypt/renewal/#.conf\n",
+		stamp + "DEBUG:certbot._internal.storage:Writing full chain to /etc/letsencrypt/archive/#/fullchain1.pem.\n",
+		stamp + "ERROR:certbot._internal.renewal:Failed to renew certificate # with error: x\n" +
+			stamp + "DEBUG:certbot._internal.storage:Writing full chain to /etc/letsencrypt/archive/#/fullchain1.pem.\n",
+		stamp + "DEBUG:certbot._internal.display.obj:Notifying user: Requesting a certificate for #\n" + stamp + "INFO:certbot._internal.auth_handler:Challenge failed for domain #\n",
+	}
+	for _, kind := range kinds {
+		dialect := &certbot{}
+		p := NewParser(Options{Client: Certbot, Location: time.UTC})
+		p.dialect = dialect
+		told := 0
+		for i := range 20000 {
+			p.Write([]byte(strings.ReplaceAll(kind, "#", "n"+strconv.Itoa(i)+".example")))
+			told += len(p.Take())
+		}
+		p.Flush()
+		if told == 0 {
+			t.Errorf("%.60q: nothing is told", kind)
+		}
+		r := dialect.run
+		if n := max(len(r.done), len(r.early), len(r.lost)); n > maxCertbotLineages {
+			t.Errorf("%.60q: %d lineages are remembered", kind, n)
+		}
+		if n := max(len(r.issued), len(r.failures), len(r.refused), len(p.ledger.open)); n > maxOpen {
+			t.Errorf("%.60q: %d attempts are remembered", kind, n)
+		}
 	}
 }
