@@ -30,6 +30,12 @@ type benchDaemon struct {
 
 func startBench(b *testing.B, n int, nats string) *benchDaemon {
 	b.Helper()
+	return startBenchWith(b, n, nats, "")
+}
+
+// startBenchWith is startBench with more keys under verify, each after a comma.
+func startBenchWith(b *testing.B, n int, nats, verify string) *benchDaemon {
+	b.Helper()
 	d := &benchDaemon{dir: b.TempDir(), ca: certtest.NewCA(certtest.CAOptions{})}
 	bin := filepath.Join(d.dir, "renewatch")
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, ".")
@@ -47,7 +53,7 @@ func startBench(b *testing.B, n int, nats string) *benchDaemon {
 		b.Fatal(err)
 	}
 	b.Cleanup(d.srv.Close)
-	conf := fmt.Sprintf("host: bench\nstate_dir: %s/state\nnats: %s\nhttp: {listen: \"127.0.0.1:0\"}\ndefaults: {verify: {ca: %s/ca.pem}}\n", d.dir, nats, d.dir)
+	conf := fmt.Sprintf("host: bench\nstate_dir: %s/state\nnats: %s\nhttp: {listen: \"127.0.0.1:0\"}\ndefaults: {verify: {ca: %s/ca.pem%s}}\n", d.dir, nats, d.dir, verify)
 	if err := os.WriteFile(filepath.Join(d.dir, "c.yaml"), []byte(conf), 0o600); err != nil {
 		b.Fatal(err)
 	}
@@ -68,16 +74,24 @@ func startBench(b *testing.B, n int, nats string) *benchDaemon {
 	if err := os.WriteFile(filepath.Join(d.dir, "ca.pem"), d.ca.RootPEM(), 0o600); err != nil {
 		b.Fatal(err)
 	}
-	d.cmd = exec.Command(bin, "run", "--config", filepath.Join(d.dir, "c.yaml"))
+	d.start(b)
+	b.Cleanup(func() { d.stop(b) })
+	return d
+}
+
+func (d *benchDaemon) start(b *testing.B) {
+	b.Helper()
+	d.cmd = exec.Command(filepath.Join(d.dir, "renewatch"), "run", "--config", filepath.Join(d.dir, "c.yaml"))
 	d.started = time.Now()
 	if err := d.cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() {
-		_ = d.cmd.Process.Signal(syscall.SIGTERM)
-		_ = d.cmd.Wait()
-	})
-	return d
+}
+
+func (d *benchDaemon) stop(b *testing.B) {
+	b.Helper()
+	_ = d.cmd.Process.Signal(syscall.SIGTERM)
+	_ = d.cmd.Wait()
 }
 
 func (d *benchDaemon) name(i int) string           { return fmt.Sprintf("www%d.example.org", i) }

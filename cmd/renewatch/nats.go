@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -140,17 +139,14 @@ func (d *daemon) mind(ctx context.Context) {
 	tick := time.NewTicker(mindEvery)
 	defer tick.Stop()
 	refused, lastError, rootsAt := 0, "", time.Now()
-	for first := true; ; first = false {
+	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
 		d.mindSilences()
-		d.tuneCollector()
-		if first {
-			debug.FreeOSMemory() // what the start took is not needed again
-		}
+		d.memory.look()
 		if time.Since(rootsAt) > rootsEvery {
 			rootsAt = time.Now()
 			d.refreshRoots(ctx)

@@ -164,7 +164,7 @@ publishes the story to NATS.`,
 	p.BoolVar(&a.json, "json", false, "print JSON, where there is a result")
 	_ = root.MarkPersistentFlagFilename("config", "yaml")
 	_ = root.MarkPersistentFlagDirname("state-dir")
-	root.AddCommand(a.runCommand(), a.checkCommand(), a.eventsCommand(), a.silenceCommand(), a.healthCommand(), a.configCommand(), a.versionCommand(), a.completionCommand(root))
+	root.AddCommand(a.runCommand(), a.checkCommand(), a.explainCommand(), a.eventsCommand(), a.silenceCommand(), a.healthCommand(), a.configCommand(), a.versionCommand(), a.completionCommand(root))
 	return root
 }
 

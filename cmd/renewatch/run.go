@@ -10,8 +10,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
-	"runtime/metrics"
 	"slices"
 	"strings"
 	"sync"
@@ -51,19 +49,19 @@ func (a *app) runCommand() *cobra.Command {
 
 // daemon is one run of the daemon.
 type daemon struct {
-	a         *app
-	noRepair  bool
-	log       zerolog.Logger
-	cfg       *config.Config
-	manager   *systemd.Notifier
-	journal   *notify.Journal
-	keeper    *watchdog.Keeper
-	watcher   *watch.Watcher
-	silences  *silences
-	watching  string // what, in a few words
-	gcPercent int
-	beats     status.Beats
-	started   time.Time
+	a        *app
+	noRepair bool
+	log      zerolog.Logger
+	cfg      *config.Config
+	manager  *systemd.Notifier
+	journal  *notify.Journal
+	keeper   *watchdog.Keeper
+	watcher  *watch.Watcher
+	silences *silences
+	watching string // what, in a few words
+	memory   memory
+	beats    status.Beats
+	started  time.Time
 
 	sender      atomic.Pointer[notify.Sender]
 	natsChanged chan config.NATS
@@ -89,38 +87,8 @@ const (
 	watcherMay  = 90 * time.Second
 )
 
-// How much garbage the collector lets come together, in percent of what lives. A
-// fleet of thousands of certificates lives on tens of megabytes and makes little
-// garbage.
-const (
-	gcSmall = 50
-	gcFleet = 20
-	gcFrom  = 24 << 20 // bytes alive
-)
-
-// tuneCollector keeps the memory of a fleet small.
-func (d *daemon) tuneCollector() {
-	if d.a.getenv("GOGC") != "" {
-		return
-	}
-	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-	metrics.Read(live)
-	percent := gcSmall
-	if live[0].Value.Kind() == metrics.KindUint64 && live[0].Value.Uint64() > gcFrom {
-		percent = gcFleet
-	}
-	if percent != d.gcPercent {
-		d.gcPercent = percent
-		debug.SetGCPercent(percent)
-	}
-}
-
 func (d *daemon) run() error {
-	// A daemon that idles for weeks on a small host: less memory is worth more
-	// than the little time the collector takes.
-	if d.a.getenv("GOGC") == "" {
-		debug.SetGCPercent(gcSmall)
-	}
+	d.memory.begin(d.a.getenv)
 	// Whoever reads our log may go away; that must not end us. Notify rather than
 	// Ignore: reload commands would inherit the latter.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
@@ -175,11 +143,21 @@ func (d *daemon) run() error {
 	if err != nil {
 		d.log.Error().Err(err).Msg("no silence is in force")
 	}
+	positions := filepath.Join(cfg.StateDir, "logs")
+	if err := os.MkdirAll(positions, 0o700); err != nil {
+		return failed(exitFailed, "is the state directory ours and writable?", "%v", err)
+	}
+	follow := newLogs(ctx, watch.LogOptions{
+		Dir:     positions,
+		Deliver: func(ctx context.Context, heard []watch.Heard) error { return d.keeper.Heard(ctx, heard) },
+	})
 	d.keeper, err = watchdog.New(watchdog.Options{
 		StateDir: cfg.StateDir, Host: host, Instance: instance, Version: thisBuild().Version,
 		Journal: d.journal, Watcher: d.watcher, Resolver: resolver,
 		Prober:   &verify.Prober{Resolver: resolver},
 		Reloader: reload.Runner{Units: systemd.Units{}},
+		Logs:     follow, Scanned: func() bool { return !d.watcher.LastScan().IsZero() },
+		Ask:      (&askers{agent: "renewatch/" + thisBuild().Version}).ask,
 		Silences: silenced, Pairs: (&configurations{log: d.log}).loaded, Client: clientRuns(ctx), Listener: (&listeners{}).older, Advise: advise,
 		Log: d.log, Beat: func() { d.beats.Beat(keeperBeat) },
 		BuildTime: thisBuild().time(), Newest: d.journal.Newest(),

@@ -130,13 +130,10 @@ func clientRuns(ctx context.Context) func(context.Context, string) bool {
 	return func(ctx context.Context, path string) bool { return runs.Of(ctx, path).Running }
 }
 
-// advise says what is unfortunate about where a file lies.
-func advise(path string) []watchdog.Advice {
+// advise says what is unfortunate about where files lie.
+func advise(paths []string) []watchdog.Advice {
 	var out []watchdog.Advice
-	if w, bound := lineage.BoundFile(path); bound {
-		out = append(out, watchdog.Advice(w))
-	}
-	if w, unheard := lineage.Unheard(path); unheard {
+	for _, w := range lineage.Warnings(paths) {
 		out = append(out, watchdog.Advice(w))
 	}
 	return out

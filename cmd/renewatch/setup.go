@@ -27,14 +27,15 @@ func keeperSetup(cfg *config.Config, repair bool) (watchdog.Setup, error) {
 		}
 		s.Servers[name] = server
 	}
+	s.Certificates = make([]watchdog.Certificate, 0, len(cfg.Certificates))
 	roots := map[string]watchdog.Roots{}
 	for _, c := range cfg.Certificates {
 		v := c.Verify
 		cert := watchdog.Certificate{
 			Source: watch.Source{Name: c.Name, Cert: c.Cert, Key: c.Key},
 			Policy: watchdog.Policy{Repair: repair, Grace: v.Grace, Deadline: v.Deadline, Retries: v.Retries, Recheck: v.Recheck,
-				Every: v.Every, Samples: v.Samples, Spread: v.Spread},
-			Server: c.Server, Timeout: v.Timeout,
+				Every: v.Every, Samples: v.Samples, Spread: v.Spread, Expected: expected(c.ExpectedRenewal)},
+			Server: c.Server, Timeout: v.Timeout, Logs: clientLogs(c),
 		}
 		if _, known := roots[v.CA]; !known {
 			r, err := readRoots(v.CA)
@@ -45,7 +46,7 @@ func keeperSetup(cfg *config.Config, repair bool) (watchdog.Setup, error) {
 		}
 		cert.Roots, cert.CA = roots[v.CA], v.CA
 		if c.Endpoints != nil {
-			cert.Endpoints = []watchdog.Endpoint{}
+			cert.Endpoints = make([]watchdog.Endpoint, 0, len(c.Endpoints))
 		}
 		for _, e := range c.Endpoints {
 			cert.Endpoints = append(cert.Endpoints, watchdog.Endpoint{URL: e.URL, Text: e.Text, Server: e.Server, File: e.File, AnyValid: e.AnyValid, Required: e.Required})

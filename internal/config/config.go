@@ -67,6 +67,7 @@ func (o Origin) String() string {
 type Defaults struct {
 	Server string
 	Verify Verify
+	Logs   []ClientLog // as Certificate.Logs
 }
 
 // UsesEmbedded reports whether events go to the embedded NATS server.
@@ -161,11 +162,14 @@ type Certificate struct {
 	Name string // empty with a glob
 	Cert string
 	Key  string // empty: found beside Cert
-	// ExpectedRenewal is auto (or ""), manual, a fraction or a duration; nothing
-	// depends on it yet.
+	// ExpectedRenewal is auto (or ""), manual, a fraction of the lifetime or a
+	// duration before the end.
 	ExpectedRenewal string
-	Server          string // the certificate's or the default server; "" or None: never reloaded
-	Verify          Verify
+	// Logs are the ACME client's; nil: those that are usual for where Cert lies, see
+	// UsualLogs. Empty but not nil: none is read.
+	Logs   []ClientLog
+	Server string // the certificate's or the default server; "" or None: never reloaded
+	Verify Verify
 	// Endpoints; nil: the default ones (https:// for each DNS name of the leaf).
 	// Empty but not nil: none, the files are watched only.
 	Endpoints []Endpoint
@@ -175,6 +179,13 @@ type Certificate struct {
 
 // Glob reports whether Cert is a pattern.
 func (c Certificate) Glob() bool { return hasMeta(c.Cert) }
+
+// ClientLog is a log that an ACME client writes: a file, or the journal of a unit.
+type ClientLog struct {
+	Client string
+	File   string
+	Unit   string
+}
 
 // Verify says how a certificate's endpoints are verified.
 type Verify struct {

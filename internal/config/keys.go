@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -33,7 +34,7 @@ func defaults() *Config {
 
 // later are keys that other versions know.
 var later = map[string]bool{
-	"renew": true, "logs": true, "context": true,
+	"renew": true, "context": true,
 	"service": true, "heartbeat": true, "discover": true,
 }
 
@@ -64,6 +65,7 @@ func file() *object {
 				fields: []field{
 					{key: "server", name: "Server", shape: serverRef, absent: "none: endpoints without a server are never reloaded", about: "Server that is reloaded for endpoints that name no other; none: never reloaded."},
 					{key: "verify", name: "Verify", shape: verifyKeys, about: "How endpoints are verified."},
+					{key: "logs", name: "Logs", shape: logs, absent: usualLogs, about: "The ACME client's logs. An empty list: none is read."},
 				},
 			}},
 			certificates,
@@ -220,7 +222,8 @@ var certificates = field{key: "certificates", name: "Certificates", about: "The 
 			{key: "cert", name: "Cert", required: true, shape: text{check: checkCert, pattern: "/.*[^/]"}, about: "Certificate file, or a glob that makes one entry per match."},
 			{key: "name", name: "Name", shape: text{check: checkName, pattern: namePattern}, absent: "one name per match of the glob", about: "Default: the directory's name under live/, else the file name without extension."},
 			{key: "key", name: "Key", shape: optionalPath(), absent: "found beside cert", about: "Key file. Default: found beside cert."},
-			{key: "expected_renewal", name: "ExpectedRenewal", shape: expected{}, absent: "auto", about: "When a renewal is expected: auto, a fraction of the lifetime, a duration before the end, or manual. Checked and kept; nothing depends on it yet."},
+			{key: "expected_renewal", name: "ExpectedRenewal", shape: expected{}, absent: "auto", about: "When a renewal is expected: auto (when the last third of the lifetime begins, or the last half of one under 10 days), a fraction of the lifetime, a duration before the end, or manual. One that did not come is told as renewal.overdue."},
+			{key: "logs", name: "Logs", shape: logs, absent: usualLogs, about: "The ACME client's logs, which tell why a renewal did not happen. An empty list: none is read."},
 			{key: "server", name: "Server", shape: serverRef, absent: "observed only, never reloaded", about: "Server that is reloaded for endpoints that name no other; none: never reloaded."},
 			{key: "verify", name: "Verify", shape: verifyKeys, about: "How endpoints are verified."},
 			{key: "endpoints", name: "Endpoints", shape: endpoints, absent: "https:// for each DNS name of the leaf", about: "Where the certificate must be served. An empty list: only the files are watched."},
@@ -240,11 +243,36 @@ var certificates = field{key: "certificates", name: "Certificates", about: "The 
 		},
 		prepare: func(d *decoder, _ place, n *node, into reflect.Value) {
 			into.Set(reflect.ValueOf(Certificate{
-				Server: d.cfg.Defaults.Server, Verify: d.cfg.Defaults.Verify.clone(), At: position(d.file, n.line, n.column),
+				Server: d.cfg.Defaults.Server, Verify: d.cfg.Defaults.Verify.clone(), Logs: slices.Clone(d.cfg.Defaults.Logs), At: position(d.file, n.line, n.column),
 			}))
 		},
 	},
 }}
+
+const usualLogs = "certbot's own log for what lies under /etc/letsencrypt/live, else none"
+
+var logs = list{max: 16, example: "write [{client: certbot, file: /var/log/letsencrypt/letsencrypt.log}]", elem: &object{
+	example: "write {client: certbot, file: /var/log/letsencrypt/letsencrypt.log}, or {client: certbot, unit: certbot.service}",
+	fields: []field{
+		{key: "client", name: "Client", required: true, shape: text{enum: clients}, about: "The ACME client that writes it, which is the log's dialect."},
+		{key: "file", name: "File", quiet: true, shape: absolutePath(), about: "The log file; its rotation is followed."},
+		{key: "unit", name: "Unit", quiet: true, shape: text{check: checkUnit, pattern: unitPattern}, about: "systemd unit whose journal is read."},
+	},
+	rules: []rule{exactlyOne{[]string{"file", "unit"}, "write file: /var/log/letsencrypt/letsencrypt.log, or unit: certbot.service"}},
+}}
+
+// clients are the dialects; a test holds them against those that are spoken.
+var clients = []string{"certbot", "acme.sh", "lego", "dehydrated", "uacme", "acme-tiny", "getssl", "caddy", "traefik", "mod_md",
+	"nginx-acme", "haproxy", "cert-manager", "step", "simp_le", "acmetool"}
+
+// UsualLogs are the logs of the ACME client that keeps a certificate file where it
+// lies, as far as that is known: certbot's.
+func UsualLogs(cert string) []ClientLog {
+	if strings.HasPrefix(cert, "/etc/letsencrypt/live/") {
+		return []ClientLog{{Client: "certbot", File: "/var/log/letsencrypt/letsencrypt.log"}}
+	}
+	return nil
+}
 
 var endpoints = list{max: 1000, example: "write [https://www.example.org]", elem: &object{
 	alias: "url", example: "write https://www.example.org, or {url: https://www.example.org, server: nginx}",

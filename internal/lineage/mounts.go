@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // Warning is something that a person should know before a renewal comes.
@@ -21,7 +22,25 @@ type Warning struct {
 // a Kubernetes subPath and ReadWritePaths=FILE make it. Such a mount shows the
 // inode that lay there when it was made: after a rename outside, the old content
 // for ever. Links are followed.
-func BoundFile(path string) (Warning, bool) {
+func BoundFile(path string) (Warning, bool) { return boundFile(path, readMounts) }
+
+// Warnings returns what BoundFile and Unheard warn of, for many files at the price
+// of reading the mounts once.
+func Warnings(paths []string) []Warning {
+	read := sync.OnceValue(readMounts)
+	var all []Warning
+	for _, path := range paths {
+		if w, bound := boundFile(path, read); bound {
+			all = append(all, w)
+		}
+		if w, deaf := unheard(path, read()); deaf {
+			all = append(all, w)
+		}
+	}
+	return all
+}
+
+func boundFile(path string, mounts func() []mount) (Warning, bool) {
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil || !isFile(real) {
 		return Warning{}, false
@@ -29,12 +48,12 @@ func BoundFile(path string) (Warning, bool) {
 	if real, err = filepath.Abs(real); err != nil {
 		return Warning{}, false
 	}
-	at := mountAt(real, readMounts())
 	root, sure := mountRoot(real)
-	if !sure {
-		root = at != nil && at.point == real
+	if sure && !root {
+		return Warning{}, false
 	}
-	if !root {
+	at := mountAt(real, mounts())
+	if !sure && (at == nil || at.point != real) {
 		return Warning{}, false
 	}
 	w := Warning{
@@ -52,8 +71,9 @@ func BoundFile(path string) (Warning, bool) {
 // what others write: no event comes, and a scan finds the change late or, beneath
 // an overlay, perhaps never. Directories of links on the way count too. The file
 // need not exist yet.
-func Unheard(path string) (Warning, bool) {
-	mounts := readMounts()
+func Unheard(path string) (Warning, bool) { return unheard(path, readMounts()) }
+
+func unheard(path string, mounts []mount) (Warning, bool) {
 	for _, form := range forms(path) {
 		dir := filepath.Dir(form)
 		for !isDir(dir) && dir != "/" {

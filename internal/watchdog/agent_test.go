@@ -34,6 +34,13 @@ func (s shelf) read(name string, v any) error {
 
 func (s shelf) write(name string, data []byte) error { s[name] = data; return nil }
 
+func (s shelf) writeAll(files []file) []error {
+	for _, f := range files {
+		s[f.name] = f.data
+	}
+	return make([]error, len(files))
+}
+
 func (s shelf) list(dir string) ([]string, error) {
 	return slices.Sorted(func(yield func(string) bool) {
 		for name := range maps.Keys(s) {

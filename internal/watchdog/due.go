@@ -44,6 +44,9 @@ func (k *Keeper) pause() time.Duration {
 	if len(k.dirty) > 0 {
 		d = min(d, k.dirtyAt.Sub(now))
 	}
+	if until := k.rush.until(); len(k.queue) > 0 && !until.IsZero() {
+		d = min(d, until.Sub(now))
+	}
 	if at := k.serversDue(); !at.IsZero() {
 		d = min(d, at.Sub(now))
 	}
@@ -66,11 +69,7 @@ func (k *Keeper) due() {
 		}
 	}
 	for len(k.wakes) > 0 && !k.wakes[0].at.After(now) {
-		w := heap.Pop(&k.wakes).(wake)
-		if w.current(k) {
-			w.c.wake = time.Time{}
-			k.apply(w.c, Input{})
-		}
+		k.together(func() { k.wakeSome(now) })
 	}
 	k.runServers()
 	k.nextProbes()
@@ -84,6 +83,17 @@ func (k *Keeper) due() {
 	k.agent.flush()
 	k.agent.settle(now)
 	k.agent.people(now)
+}
+
+// wakeSome gives certificates the ticks they wanted.
+func (k *Keeper) wakeSome(now time.Time) {
+	for n := 0; n < maxTogether && len(k.wakes) > 0 && !k.wakes[0].at.After(now); n++ {
+		w := heap.Pop(&k.wakes).(wake)
+		if w.current(k) {
+			w.c.wake = time.Time{}
+			k.apply(w.c, Input{})
+		}
+	}
 }
 
 // giveAdvice logs, once for each file, what is unfortunate about where it lies.

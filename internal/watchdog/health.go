@@ -107,15 +107,24 @@ func (k *Keeper) draw() float64 {
 	return rand.Float64()
 }
 
+// checkResolver reports whether names can be resolved.
+func (k *Keeper) checkResolver() bool {
+	if k.o.Resolver == nil {
+		return true
+	}
+	dead, why := k.o.Resolver.Dead()
+	if dead {
+		k.impair("resolver", "names cannot be resolved: "+why, "is the resolver in /etc/resolv.conf running and reachable?")
+	}
+	return !dead
+}
+
 // checkVerifier ends a trouble of the verifier once one fresh round has passed.
 func (k *Keeper) checkVerifier(round Probe) {
-	if k.o.Resolver != nil {
-		if dead, why := k.o.Resolver.Dead(); dead {
-			k.impair("resolver", "names cannot be resolved: "+why, "is the resolver in /etc/resolv.conf running and reachable?")
-			return
-		}
-		k.agent.clear("resolver")
+	if !k.checkResolver() {
+		return
 	}
+	k.agent.clear("resolver")
 	if k.agent.has("clock") && (k.clockPast || !round.At.After(k.clockAt)) {
 		return
 	}

@@ -20,6 +20,8 @@ type Input struct {
 	Left    bool // it is not configured any more
 	Client  *ClientRun
 	Told    *Told
+	// Answered is the CA's answer to an Ask.
+	Answered *Answered
 
 	// Impaired says why nothing can be judged just now (a wrong clock, say); ""
 	// when it can. It goes with every input.

@@ -47,8 +47,9 @@ type Keeper struct {
 
 	ended chan struct{} // closed when Run returns
 
-	probing      int      // probes that run
-	queue        []ticket // probes that wait for their turn
+	asking       chan struct{} // a place for each question that is being asked
+	probing      int           // probes that run
+	queue        []ticket      // probes that wait for their turn
 	silences     []Silenced
 	inGrace      map[string]*cert // certificates whose grace is not over
 	clientsAsked bool
@@ -60,6 +61,9 @@ type Keeper struct {
 	advising     bool
 	dirty        map[string]*cert // states that are to be written
 	dirtyAt      time.Time
+	gathering    bool       // inputs are taken in together
+	gathered     []*decided // what they decided
+	rush         rush
 
 	impaired  atomic.Pointer[string] // why no verdict can be trusted just now
 	troubles  atomic.Pointer[map[string]Trouble]
@@ -79,6 +83,7 @@ type cert struct {
 	cancel  context.CancelFunc
 	probing uint64     // id of the probe that runs; 0: none does
 	backlog []Input    // what could not be written yet, in its order
+	decided *decided   // what is being written together with others; nil: nothing
 	waiting bool       // a flush is tried again later
 	held    *roundDone // what was found while a reload for it ran
 	wake    time.Time
@@ -101,7 +106,7 @@ func newKeeper(o Options, setup Setup, on files) (*Keeper, error) {
 	k := &Keeper{
 		o: o, log: o.Log, clock: o.Clock, files: on, setup: setup, silences: o.Silences,
 		certs: map[string]*cert{}, servers: map[string]*server{}, names: newIndex(), inGrace: map[string]*cert{}, dirty: map[string]*cert{},
-		seen: make(chan watch.Observation, 64), rounds: make(chan roundDone), runs: make(chan runDone), calls: make(chan func()), ended: make(chan struct{}), newest: o.Newest,
+		seen: make(chan watch.Observation, 64), rounds: make(chan roundDone), runs: make(chan runDone), calls: make(chan func()), ended: make(chan struct{}), newest: o.Newest, asking: make(chan struct{}, asksAtOnce),
 	}
 	k.hands = workers{k}
 	var err error
@@ -126,6 +131,14 @@ func (k *Keeper) Run(ctx context.Context) error {
 		return err
 	}
 	k.o.Watcher.Set(k.sources())
+	k.setLogs()
+	if k.o.Logs != nil {
+		k.wg.Go(func() {
+			if err := k.o.Logs.Run(ctx); err != nil && ctx.Err() == nil {
+				k.Raise("logs", "the ACME clients' logs are not read: "+err.Error(), "")
+			}
+		})
+	}
 	watching := make(chan error, 1)
 	k.wg.Go(func() { watching <- k.o.Watcher.Run(ctx, k.seen) })
 	err := k.loop(ctx, watching)
@@ -145,6 +158,7 @@ func (k *Keeper) begin(ctx context.Context) error {
 	}
 	k.checkClock()
 	k.lookedAt = k.clock.Now()
+	k.rush = rush{begun: k.lookedAt, last: k.lookedAt}
 	k.resumeServers()
 	k.configure(k.setup)
 	return nil
@@ -167,9 +181,9 @@ func (k *Keeper) loop(ctx context.Context, watching <-chan error) error {
 			}
 			return fmt.Errorf("the file watcher ended: %w", err)
 		case o := <-k.seen:
-			k.observe(o)
+			k.together(func() { k.observe(o); k.rest() })
 		case r := <-k.rounds:
-			k.roundDone(r)
+			k.together(func() { k.rest(); k.roundDone(r) })
 		case r := <-k.runs:
 			k.runDone(r)
 		case f := <-k.calls:
@@ -214,6 +228,7 @@ func (k *Keeper) Reconfigure(ctx context.Context, setup Setup) {
 	k.do(k.ended, func() {
 		k.configure(setup)
 		k.o.Watcher.Set(k.sources())
+		k.setLogs()
 		for _, name := range sortedKeys(k.certs) {
 			k.apply(k.certs[name], Input{Look: true})
 		}
@@ -333,6 +348,8 @@ func (k *Keeper) adopt(c *cert, conf *Certificate, name string) {
 	c.policy.Name, c.policy.Host, c.policy.Instance = name, k.o.Host, k.o.Instance
 	c.policy.Watched = conf.Endpoints == nil || len(conf.Endpoints) > 0
 	c.policy.Windows = k.setup.Windows
+	c.policy.ARI = k.o.Ask != nil
+	c.policy.Logged = len(conf.Logs) > 0
 }
 
 // load begins to keep a certificate, with the state it had.
@@ -386,6 +403,7 @@ func (k *Keeper) observe(o watch.Observation) {
 		}
 		c = k.load(conf, o.Name, o.Path)
 	}
+	k.rush.last = k.clock.Now()
 	switch o.Kind {
 	case watch.Loaded, watch.Changed:
 		if o.Kind == watch.Loaded && k.o.Advise != nil {
@@ -419,6 +437,7 @@ func (k *Keeper) bySource(s watch.Source) *Certificate {
 // apply feeds Step: the new state is written, with the events it decided, before
 // anything is done.
 func (k *Keeper) apply(c *cert, in Input) {
+	k.conclude(c)
 	if len(c.backlog) > 0 {
 		if in != (Input{}) { // a tick comes again by itself
 			c.backlog = append(c.backlog, in)
@@ -462,10 +481,18 @@ func (k *Keeper) take(c *cert, in Input) bool {
 		if !sameMemory(c.state, next) {
 			k.dirty[c.policy.Name] = c
 		}
+	} else if k.gather(c, in, next, cmds) {
+		return true
 	} else if err := k.write(c, next); err != nil {
 		k.agent.raise("state", "the state directory cannot be written: "+err.Error(), "is the disk full?")
 		return false
 	}
+	k.enforce(c, in, next, cmds)
+	return true
+}
+
+// enforce puts in force what Step decided: it is on disk, if it must be.
+func (k *Keeper) enforce(c *cert, in Input, next State, cmds []Command) {
 	c.state = next
 	if c.inGrace() {
 		k.inGrace[c.policy.Name] = c
@@ -482,7 +509,6 @@ func (k *Keeper) take(c *cert, in Input) bool {
 	if !in.Left {
 		k.plan(c) // else it would be kept in memory until then
 	}
-	return true
 }
 
 // act carries out one command.
@@ -496,6 +522,8 @@ func (k *Keeper) act(c *cert, cmd Command) {
 		k.dropReload(c, cmd)
 	case Proved:
 		k.proveReload(cmd)
+	case Ask:
+		k.ask(c, cmd)
 	}
 }
 

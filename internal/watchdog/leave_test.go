@@ -22,6 +22,7 @@ func (idle) reload(context.Context, order, func(runDone))                      {
 func (idle) clients(context.Context, map[string]string, func(map[string]bool)) {}
 func (idle) pairs(context.Context, pairsQuestion, func([]badPair))             {}
 func (idle) advise(context.Context, []string, func())                          {}
+func (idle) ask(context.Context, Question, func(Answered))                     {}
 
 // noon is when these tests begin.
 var noon = time.Date(2027, 3, 1, 12, 0, 0, 0, time.UTC)

@@ -25,6 +25,8 @@ type Certificate struct {
 	Endpoints []Endpoint
 	// Roots are trusted.
 	Roots Roots
+	// Logs are the ACME client's.
+	Logs []watch.Log
 	// CA is what Roots were read from, see Keeper.RefreshRoots.
 	CA string
 	// Timeout of one sample; 0: the Prober's.
@@ -99,9 +101,17 @@ type Options struct {
 	// Client reports whether a run of the ACME client goes on that may have written
 	// the certificate file at path; nil: none can be seen.
 	Client func(ctx context.Context, path string) bool
-	// Advise says what is unfortunate about where a file lies (a mount of a single
+	// Advise says what is unfortunate about where files lie (a mount of a single
 	// file, say), for the log; may be nil.
-	Advise func(path string) []Advice
+	Advise func(paths []string) []Advice
+	// Ask asks CAs when they want certificates renewed; nil: none is asked.
+	Ask Asker
+	// Logs follows the logs of ACME clients; nil: none is read. What it hears goes to
+	// Keeper.Heard.
+	Logs Logs
+	// Scanned reports whether the files were looked at once since the start; nil:
+	// they were. What logs tell waits for it.
+	Scanned func() bool
 	// Listener names the process that has listened at an address of this host since
 	// before a time; "" when there is none or it may not be seen. May be nil.
 	Listener func(ctx context.Context, at netip.AddrPort, before time.Time) string

@@ -263,6 +263,10 @@ func (k *step) affairs() affairs {
 	} else if ahead {
 		return f
 	}
+	if k.replace() {
+		detail, hint := k.tellsReplace()
+		certain(condition{level: notify.Error, cause: CauseRevoked, detail: detail, hint: hint, next: person, since: s.ARI.SignAt})
+	}
 	if level := urgency(leaf, k.now); level.Rank() > 0 {
 		c := condition{level: level, cause: CauseExpiry, detail: fmt.Sprintf("the certificate %s and was not renewed", ends(leaf, k.now)),
 			hint: "run the ACME client by hand and read its log", next: person}

@@ -73,7 +73,7 @@ func (k *Keeper) startProbe(c *cert, p Probe) {
 
 // nextProbes starts probes in their order as long as there is room.
 func (k *Keeper) nextProbes() {
-	for k.probing < maxProbes && len(k.queue) > 0 && k.ctx.Err() == nil {
+	for k.probing < k.room() && len(k.queue) > 0 && k.ctx.Err() == nil {
 		t := k.queue[0]
 		k.queue[0] = ticket{}
 		if k.queue = k.queue[1:]; len(k.queue) == 0 {
@@ -115,20 +115,16 @@ func (k *Keeper) launch(c *cert, p Probe) {
 	})
 }
 
+// stopProbe ends what probes a certificate, if anything does. Of a probe that has
+// ended only memory is left.
 func (k *Keeper) stopProbe(c *cert) {
-	if c.cancel != nil {
-		c.cancel()
-		c.cancel = nil
+	if c.probing == 0 {
+		return
 	}
-	k.probed(c)
-}
-
-// probed notes that no probe of a certificate runs any more.
-func (k *Keeper) probed(c *cert) {
-	if c.probing != 0 {
-		c.probing = 0
-		k.probing--
-	}
+	c.probing = 0
+	k.probing--
+	c.cancel()
+	c.cancel = nil
 }
 
 func (k *Keeper) roundDone(r roundDone) {
@@ -137,7 +133,7 @@ func (k *Keeper) roundDone(r roundDone) {
 		return
 	}
 	if c.probing == r.probe.ID {
-		k.probed(c)
+		k.stopProbe(c)
 		defer k.nextProbes()
 	}
 	if k.reloading(r.name) {
@@ -146,6 +142,7 @@ func (k *Keeper) roundDone(r roundDone) {
 		c.held = &r
 		return
 	}
+	k.checkResolver() // first: what a dead resolver made of this round is not judged, and it is asked again soon
 	k.apply(c, Input{Round: &r.round})
 	k.checkVerifier(r.probe)
 }
@@ -223,6 +220,7 @@ func (k *Keeper) probe(ctx context.Context, j job) Round {
 	k.nameListeners(ctx, j, r.Findings)
 	pair, fault := watch.Load(j.path, j.conf.Source.Key)
 	facts := k.facts(j.conf, pair, fault)
+	same(&facts.SHA256, j.leaf.SHA256)
 	r.Facts = &facts
 	if why := k.impaired.Load(); why != nil {
 		r.Impaired = *why
@@ -378,13 +376,7 @@ func (j job) finding(t target, v verify.Verdict, chain []*x509.Certificate) Find
 		Lineage: lineage(v, j.history), Known: known(v, j.history), Since: v.Since,
 	}
 	f.Endpoint = t.told()
-	// The same strings, not equal ones: there may be ten thousand certificates.
-	if f.ExpectedSHA256 == j.leaf.SHA256 {
-		f.ExpectedSHA256 = j.leaf.SHA256
-	}
-	if s := f.Served; s != nil && s.SHA256 == j.leaf.SHA256 {
-		s.SHA256, s.Serial, s.Issuer, s.Names = j.leaf.SHA256, j.leaf.Serial, j.leaf.Issuer, j.leaf.Names
-	}
+	f.share(j.leaf)
 	if len(v.Served) > 0 {
 		f.ServedKeyType = verify.KeyType(v.Served[0])
 		for _, other := range t.siblings {

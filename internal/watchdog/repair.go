@@ -41,6 +41,7 @@ const (
 	CauseChallenge   = "challenge"
 	CauseOrder       = "order"
 	CauseClient      = "client"      // the client's own trouble
+	CauseRevoked     = "revoked"     // the CA asks for the certificate to be replaced
 	CauseNotWritten  = "not_written" // the log tells of a certificate that is nowhere
 )
 

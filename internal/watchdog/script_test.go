@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/renewatch/renewatch/internal/ari"
 	"github.com/renewatch/renewatch/notify"
 	"github.com/renewatch/renewatch/notify/schematest"
 	"github.com/renewatch/renewatch/verify"
@@ -34,6 +35,7 @@ var update = flag.Bool("update", false, "rewrite the expected output of testdata
 //	client running|ended       whether the ACME client's run goes on
 //	told ID OUTCOME KEY=VALUE ...   what the client's log tells of an attempt: began=, ended= (relative to now), phase=, type=,
 //	                           names=, saved=, hook=KIND/CODE, retry=; paused, old, doubtful, dry, staging; client=
+//	ari FROM UNTIL [page]      what the CA answers, relative to the start; "ari down" when it does not
 //	silence FROM UNTIL KEY=VALUE ...   from and until are relative to now; endpoint=, force
 //	window SERVER FROM UNTIL   when the server may be reloaded, relative to now
 //	impaired [REASON]          nothing can be judged from now on; without a reason it can again
@@ -76,22 +78,23 @@ func TestScripts(t *testing.T) {
 }
 
 type script struct {
-	t        *testing.T
-	start    time.Time
-	now      time.Time
-	policy   Policy
-	state    State
-	leaves   map[string]notify.Certificate
-	facts    *Facts
-	asked    map[string]Reload
-	running  bool // the reload that was asked for runs: it cannot be dropped any more
-	impaired string
-	auto     string         // how reloads are answered
-	rounds   int            // since the last count
-	hidden   bool           // probes are not told
-	alerts   map[string]int // ids of alerts, in the order of their appearance
-	renewals map[string]int // ids of renewals that were tried, likewise
-	out      strings.Builder
+	t          *testing.T
+	start      time.Time
+	now        time.Time
+	policy     Policy
+	state      State
+	leaves     map[string]notify.Certificate
+	facts      *Facts
+	asked      map[string]Reload
+	running    bool // the reload that was asked for runs: it cannot be dropped any more
+	impaired   string
+	questioned bool           // the CA was asked
+	auto       string         // how reloads are answered
+	rounds     int            // since the last count
+	hidden     bool           // probes are not told
+	alerts     map[string]int // ids of alerts, in the order of their appearance
+	renewals   map[string]int // ids of renewals that were tried, likewise
+	out        strings.Builder
 }
 
 func newScript(t *testing.T) *script {
@@ -155,6 +158,8 @@ func (s *script) run(f []string) {
 				p.Repair = v == "true"
 			case "watched":
 				p.Watched = v == "true"
+			case "ari":
+				p.ARI = v == "true"
 			case "logged":
 				p.Logged = v == "true"
 			case "expected":
@@ -212,6 +217,22 @@ func (s *script) run(f []string) {
 		s.step(Input{Left: true})
 	case "client":
 		s.step(Input{Client: &ClientRun{Running: f[1] == "running"}})
+	case "ari":
+		if !s.questioned {
+			s.t.Fatalf("the CA was not asked\n%s", s.out.String())
+		}
+		s.questioned = false
+		if f[1] == "down" {
+			s.step(Input{Answered: &Answered{Err: &ari.Error{Kind: ari.ErrUnavailable, Temporary: true, RetryAfter: s.now.Add(time.Minute)}}})
+			break
+		}
+		l := s.state.Disk.Leaf
+		a := ari.Answer{ID: l.SHA256, NotBefore: l.NotBefore, NotAfter: l.NotAfter, Asked: s.now, RetryAfter: s.now.Add(6 * time.Hour),
+			Window: ari.Window{Start: s.start.Add(dur(f[1])), End: s.start.Add(dur(f[2]))}}
+		if len(f) > 3 {
+			a.Window.Explanation = "https://ca.example/why"
+		}
+		s.step(Input{Answered: &Answered{Answer: a}})
 	case "told":
 		s.told(f[1], f[2], args, dur)
 	case "silence":
@@ -532,6 +553,11 @@ func (s *script) step(in Input) {
 			}
 			delete(s.asked, c.Server)
 			s.line("drop the reload of %s", c.Server)
+		case Ask:
+			if !s.questioned { // one that is not answered is asked again
+				s.line("ask the CA")
+			}
+			s.questioned = true
 		case Proved:
 			s.line("proved %s %s", c.Server, c.Run)
 		}

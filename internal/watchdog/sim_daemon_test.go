@@ -86,6 +86,14 @@ func (s *simStore) write(name string, data []byte) error {
 	return nil
 }
 
+func (s *simStore) writeAll(files []file) []error {
+	errs := make([]error, len(files))
+	for i, f := range files {
+		errs[i] = s.write(f.name, f.data)
+	}
+	return errs
+}
+
 func (s *simStore) list(dir string) ([]string, error) {
 	var out []string
 	for name := range s.all {
@@ -192,14 +200,12 @@ func (w *sim) inKeeper(f func()) {
 	}
 	w.guard(func() {
 		f()
-		for {
+		for len(w.k.rounds)+len(w.k.runs) > 0 {
+			w.k.together(w.k.rest)
 			select {
-			case r := <-w.k.rounds:
-				w.k.roundDone(r)
 			case r := <-w.k.runs:
 				w.k.runDone(r)
 			default:
-				return
 			}
 		}
 	})

@@ -340,6 +340,8 @@ func (w *sim) loads(_ context.Context, s reload.Server) []Pair {
 }
 
 // advise has no advice: the files are not real.
+func (w *sim) ask(context.Context, Question, func(Answered)) {}
+
 func (w *sim) advise(_ context.Context, _ []string, done func()) { w.after(0, done) }
 
 func (w *sim) pairs(_ context.Context, q pairsQuestion, done func([]badPair)) {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/renewatch/renewatch/internal/ari"
 	"github.com/renewatch/renewatch/notify"
 )
 
@@ -41,6 +42,8 @@ type Policy struct {
 	Windows map[string]Window
 	// Expected says when a renewal is expected.
 	Expected Expected
+	// ARI says that the CA is asked when it wants the certificate renewed.
+	ARI bool
 	// Logged says that a log of the ACME client is read.
 	Logged bool
 	// Silences that cover this certificate or an endpoint of it.
@@ -99,6 +102,10 @@ type State struct {
 	Trying *Trying `json:"trying,omitempty"`
 	// Skipped is when the client looked last and found it not due.
 	Skipped time.Time `json:"skipped,omitzero"`
+	// ARI is what the CA said of when it wants the leaf on disk renewed.
+	ARI *ari.Seen `json:"ari,omitempty"`
+	// Replace is the leaf of which it was said that its CA wants it replaced.
+	Replace string `json:"replace,omitempty"`
 	// Overdue is the leaf of which it was said that its renewal is overdue.
 	Overdue string `json:"overdue,omitempty"`
 	// Confirmed holds the default endpoints that were seen serving the lineage.

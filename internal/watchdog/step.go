@@ -66,6 +66,8 @@ func Step(now time.Time, p Policy, s State, in Input) (State, []Command) {
 		k.reloaded(in.Reload)
 	case in.Client != nil:
 		k.client(in.Client.Running)
+	case in.Answered != nil:
+		k.answered(in.Answered)
 	case in.Told != nil:
 		k.heard(in.Told)
 	case in.Left:
@@ -94,6 +96,9 @@ func Wake(p Policy, s State) time.Time {
 		earlier(s.Probe.late())
 	default:
 		earlier(s.NextProbe)
+	}
+	if s.ARI != nil && p.ARI && s.Standing == Verified && s.ARI.AskAt.After(s.Judged) {
+		earlier(s.ARI.AskAt)
 	}
 	for _, t := range moments(&p, &s) {
 		if t.After(s.Judged) {
@@ -203,7 +208,7 @@ func (k *step) seen(in *Seen) {
 			k.again()
 		}
 	case in.Leaf.NotBefore.Before(old.Leaf.NotBefore):
-		s.Disk = disk
+		s.Disk, s.ARI = disk, nil
 		k.reverted(old)
 	default:
 		s.Disk = disk
@@ -225,7 +230,7 @@ func (k *step) open(before *notify.Certificate, baseline bool) {
 		beforeSHA = before.SHA256
 	}
 	tr := s.Trying
-	s.Trying = nil
+	s.Trying, s.ARI = nil, nil
 	s.Story = &Story{
 		Leaf: s.Disk.Leaf, Baseline: baseline, Previous: before,
 		Since: s.Disk.Since, At: k.now, GraceEnd: k.now.Add(k.p.Grace), Fast: k.now,

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,9 +13,11 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unique"
 
 	"github.com/renewatch/renewatch/notify"
 	"github.com/renewatch/renewatch/watch"
+	"github.com/renewatch/renewatch/watch/acmelog"
 )
 
 // maxStateFile bounds what is read of one state file.
@@ -37,6 +40,7 @@ func (k *Keeper) readState(name string) (State, error) {
 		err = fmt.Errorf("it tells of %q", s.Name)
 	case err == nil:
 		if err = s.sound(); err == nil {
+			s.share(name)
 			return s, nil
 		}
 	}
@@ -78,30 +82,38 @@ func (s *State) sound() error {
 
 // checkStates refuses a directory that a newer version wrote.
 func (k *Keeper) checkStates() error {
-	return k.eachState(func(path string, s State) error {
-		if s.Version > StateVersion {
-			return fmt.Errorf("%s: %w (version %d, this one knows %d)", path, ErrNewerState, s.Version, StateVersion)
-		}
-		return nil
-	})
-}
-
-// eachState calls f for every state that can be read.
-func (k *Keeper) eachState(f func(path string, s State) error) error {
 	paths, err := k.files.list("certificates")
 	if err != nil {
 		return err
 	}
 	for _, path := range paths {
-		var s State
-		if k.files.read(path, &s) != nil {
-			continue
+		var s struct {
+			Version int `json:"version"`
 		}
-		if err := f(path, s); err != nil {
-			return err
+		if k.files.read(path, &s) == nil && s.Version > StateVersion {
+			return fmt.Errorf("%s: %w (version %d, this one knows %d)", path, ErrNewerState, s.Version, StateVersion)
 		}
 	}
 	return nil
+}
+
+// eachOther calls f for every state that can be read and is of no certificate that
+// is kept.
+func (k *Keeper) eachOther(f func(s State)) {
+	paths, err := k.files.list("certificates")
+	if err != nil || len(paths) == 0 {
+		return
+	}
+	kept := make(map[string]bool, len(k.certs))
+	for name := range k.certs {
+		kept[k.statePath(name)] = true
+	}
+	for _, path := range paths {
+		var s State
+		if !kept[path] && k.files.read(path, &s) == nil && k.certs[s.Name] == nil {
+			f(s)
+		}
+	}
 }
 
 func globEscape(s string) string {
@@ -121,7 +133,11 @@ func readJSON(path string, v any) error {
 	if info.Size() > maxStateFile {
 		return fmt.Errorf("%s is larger than %d bytes", path, maxStateFile)
 	}
-	return json.NewDecoder(f).Decode(v)
+	text := make([]byte, info.Size())
+	if _, err := io.ReadFull(f, text); err != nil {
+		return err
+	}
+	return json.Unmarshal(text, v)
 }
 
 const (
@@ -135,6 +151,7 @@ const (
 // a kill may take is found out again.
 func promises(in Input, next State, cmds []Command) bool {
 	return len(next.Outbox) > 0 || in.Reload != nil || in.Removed || in.Left ||
+		in.Told != nil && in.Told.Attempt.Outcome != string(acmelog.Skipped) ||
 		slices.ContainsFunc(cmds, func(c Command) bool { _, probe := c.(Probe); return !probe })
 }
 
@@ -151,12 +168,21 @@ func sameMemory(a, b State) bool {
 // writeDirty writes the states that promise nothing, as far as it gets.
 func (k *Keeper) writeDirty(within time.Duration) {
 	end := k.clock.Now().Add(within)
-	for name, c := range k.dirty {
-		if err := k.write(c, c.state); err != nil {
-			k.agent.raise("state", "the state directory cannot be written: "+err.Error(), "is the disk full?")
-			return
+	for len(k.dirty) > 0 {
+		some := make([]*decided, 0, min(len(k.dirty), maxTogether))
+		for _, c := range k.dirty {
+			if some = append(some, &decided{c: c, next: c.state}); len(some) == maxTogether {
+				break
+			}
 		}
-		delete(k.dirty, name)
+		k.writeAll(some)
+		for _, d := range some {
+			if d.err != nil {
+				k.agent.raise("state", "the state directory cannot be written: "+d.err.Error(), "is the disk full?")
+				return
+			}
+			delete(k.dirty, d.c.policy.Name)
+		}
 		if k.clock.Now().After(end) {
 			return
 		}
@@ -176,6 +202,12 @@ func (k *Keeper) write(c *cert, s State) error {
 	if err := k.files.write(k.statePath(c.policy.Name), data); err != nil {
 		return err
 	}
+	k.wrote(c, s, sum)
+	return nil
+}
+
+// wrote notes that a state is on disk.
+func (k *Keeper) wrote(c *cert, s State, sum [32]byte) {
 	c.written = sum
 	if k.dirty[c.policy.Name] == c {
 		delete(k.dirty, c.policy.Name)
@@ -184,15 +216,14 @@ func (k *Keeper) write(c *cert, s State) error {
 	if s.Standing != Unknown {
 		k.agent.clear("state:" + s.Name)
 	}
-	return nil
 }
 
 // resumeGlobs takes up the certificates that a glob had found before, so that
 // one that was deleted meanwhile is said.
 func (k *Keeper) resumeGlobs() {
-	_ = k.eachState(func(_ string, s State) error {
-		if k.certs[s.Name] != nil || s.Disk == nil || s.Standing == Removed {
-			return nil
+	k.eachOther(func(s State) {
+		if s.Disk == nil || s.Standing == Removed {
+			return
 		}
 		for i := range k.setup.Certificates {
 			conf := &k.setup.Certificates[i]
@@ -211,24 +242,22 @@ func (k *Keeper) resumeGlobs() {
 			}
 			break
 		}
-		return nil
 	})
 }
 
 // leave brings what is remembered of certificates that are not configured any
 // more to its end.
 func (k *Keeper) leave() {
-	_ = k.eachState(func(_ string, s State) error {
+	k.eachOther(func(s State) {
 		open := s.Story != nil && !s.Story.ended() || s.Alert != nil && s.Alert.Level != ""
-		if k.certs[s.Name] != nil || !open || s.Version > StateVersion || s.sound() != nil || k.claimed(s) {
-			return nil
+		if !open || s.Version > StateVersion || s.sound() != nil || k.claimed(s) {
+			return
 		}
 		c := &cert{path: "", state: s, conf: &Certificate{}}
 		c.policy = Policy{Name: s.Name, Host: k.o.Host, Instance: k.o.Instance}
 		k.flush(c)
 		k.apply(c, Input{Left: true})
 		k.names.remove(s.Name)
-		return nil
 	})
 }
 
@@ -253,7 +282,12 @@ func (k *Keeper) claimed(s State) bool {
 func (k *Keeper) seenOf(c *cert, o watch.Observation) *Seen {
 	leaf := Describe(o.Pair.Leaf())
 	leaf.Name, leaf.Path = c.policy.Name, o.Pair.CertPath
+	if d := c.state.Disk; d != nil {
+		share(&leaf, d.Leaf)
+	}
+	leaf.Issuer = unique.Make(leaf.Issuer).Value()
 	in := &Seen{Leaf: leaf, Since: o.Since, Facts: k.facts(c.conf, o.Pair, nil)}
+	same(&in.Facts.SHA256, leaf.SHA256)
 	for _, x := range o.Pair.Chain {
 		in.Chain = append(in.Chain, NewDER(x.Raw))
 	}

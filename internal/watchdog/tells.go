@@ -215,3 +215,42 @@ func (k *step) lastTry() (detail, hint string) {
 	}
 	return "", ""
 }
+
+// TellAttempt tells of an attempt as a person would, and what can be done about it;
+// hint is empty where nothing is to be done.
+func TellAttempt(a notify.Attempt) (sentence, hint string) {
+	switch acmelog.Outcome(a.Outcome) {
+	case acmelog.Skipped:
+		sentence = a.Client + " found it not due"
+	case acmelog.Failed, acmelog.Stalled:
+		sentence, hint = tellsFailure(a), adviceFor(a)
+		if !a.RetryAfter.IsZero() && causeOf(a) != CauseRateLimited {
+			sentence += "; it may be tried again at " + stamp(a.RetryAfter)
+		}
+	case acmelog.Running:
+		sentence = tellsTry(a) + ", and has not ended"
+	default:
+		sentence = tellsTry(a) + ", and got it"
+		switch {
+		case a.Activated:
+			sentence += "; it says that it is in use"
+		case acmelog.Client(a.Client) == acmelog.ModMD:
+			sentence += "; it comes into use at the next restart"
+		case len(a.Saved) > 0:
+			sentence += "; written to " + enumerate(a.Saved, 1)
+		}
+		if a.Hook != nil {
+			sentence += "; " + tellsHook(a)
+			hint = "the certificate is there, what the hook does was not done: renewatch check shows what is served"
+		}
+	}
+	if a.DryRun {
+		sentence += " (a dry run)"
+	} else if a.Staging {
+		sentence += " (of a test CA)"
+	}
+	if a.Doubtful {
+		sentence += " (doubtful: a log of " + a.Client + " does not read like this)"
+	}
+	return sentence, hint
+}

@@ -46,6 +46,7 @@ func (k *step) tick() {
 		return
 	}
 	k.minded()
+	k.renewalInfo()
 	if s.Probe != nil {
 		if k.now.Before(s.Probe.late()) {
 			return

@@ -165,11 +165,14 @@ func (k *step) brought(try *Try) bool {
 		return true
 	}
 	began, ended := try.began(), try.ended(k.now)
+	if began.After(t.Since.Add(tellsEarly)) || t.Baseline && began.After(t.Since) {
+		return false
+	}
 	if t.Baseline { // when it came nobody saw; when it was issued it says itself
 		issued := t.Leaf.NotBefore
-		return !began.After(issued.Add(backdated)) && !ended.Before(issued.Add(-tellsEarly))
+		return acmelog.Outcome(try.Attempt.Outcome) != acmelog.Failed && !began.After(issued.Add(backdated)) && !ended.Before(issued.Add(-tellsEarly))
 	}
-	return !began.After(t.Since.Add(tellsEarly)) && !ended.Before(t.Since.Add(-tellsLate))
+	return !ended.Before(t.Since.Add(-tellsLate))
 }
 
 // trying returns what is remembered of the renewal that is to come.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/renewatch/renewatch/internal/durable"
@@ -28,10 +29,18 @@ type files interface {
 	// read decodes one file; fs.ErrNotExist when there is none.
 	read(name string, v any) error
 	write(name string, data []byte) error
+	// writeAll writes several files, and returns an error or nil for each.
+	writeAll(files []file) []error
 	// list returns the names of the JSON files in a directory.
 	list(dir string) ([]string, error)
 	// putAside keeps a file that cannot be understood, for a person to look at.
 	putAside(name string) error
+}
+
+// file is a file that is to be written.
+type file struct {
+	name string
+	data []byte
 }
 
 // directory is a state directory on disk.
@@ -43,6 +52,15 @@ func (d directory) read(name string, v any) error { return readJSON(d.path(name)
 
 func (d directory) write(name string, data []byte) error {
 	return durable.WriteFile(d.path(name), data, 0o600)
+}
+
+func (d directory) writeAll(files []file) []error {
+	paths := make([]string, len(files))
+	data := make([][]byte, len(files))
+	for i, f := range files {
+		paths[i], data[i] = d.path(f.name), f.data
+	}
+	return durable.WriteFiles(paths, data, 0o600)
 }
 
 func (d directory) list(dir string) ([]string, error) {
@@ -71,6 +89,7 @@ type hands interface {
 	clients(ctx context.Context, paths map[string]string, done func(map[string]bool))
 	pairs(ctx context.Context, q pairsQuestion, done func([]badPair))
 	advise(ctx context.Context, paths []string, done func())
+	ask(ctx context.Context, q Question, done func(Answered))
 }
 
 // workers are hands that really work, each task in a goroutine of the keeper.
@@ -95,19 +114,35 @@ func (w workers) clients(ctx context.Context, paths map[string]string, done func
 	})
 }
 
+// adviseTogether is for how many files advice is asked at once.
+const adviseTogether = 256
+
 func (w workers) advise(ctx context.Context, paths []string, done func()) {
 	w.k.wg.Go(func() {
-		told := map[string]bool{"": true}
-		for _, path := range paths {
-			if told[path] || ctx.Err() != nil {
-				continue
+		slices.Sort(paths)
+		paths = slices.DeleteFunc(slices.Compact(paths), func(path string) bool { return path == "" })
+		for some := range slices.Chunk(paths, adviseTogether) {
+			if ctx.Err() != nil {
+				break
 			}
-			told[path] = true
-			for _, a := range w.k.o.Advise(path) {
+			for _, a := range w.k.o.Advise(some) {
 				w.k.log.Warn().Str("path", a.Path).Str("hint", a.Hint).Msg(a.Sentence)
 			}
 		}
 		w.k.do(ctx.Done(), done)
+	})
+}
+
+func (w workers) ask(ctx context.Context, q Question, done func(Answered)) {
+	w.k.wg.Go(func() {
+		select {
+		case w.k.asking <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		defer func() { <-w.k.asking }()
+		answer, err := w.k.o.Ask(ctx, q)
+		w.k.do(ctx.Done(), func() { done(Answered{Answer: answer, Err: err}) })
 	})
 }
 
