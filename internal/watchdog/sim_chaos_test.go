@@ -277,6 +277,7 @@ func (w *sim) strikeConfig(c *simCert) {
 	change := func(left bool) {
 		c.left = left
 		w.log("%s is configured: %t", c.name, !left)
+		w.weigh(c) // what is wrong with it counts from now on
 		if w.k == nil {
 			return
 		}

@@ -152,11 +152,11 @@ func tokenByte(c byte) bool {
 // secretive reports whether a word looks like chance: tokens, nonces, thumbprints
 // and JWTs do, names and sentences do not.
 func secretive(w string) bool {
+	if i := strings.Index(w, "eyJ"); i >= 0 && len(w)-i > 10 { // a JSON object in base64: what JWTs begin with
+		return true
+	}
 	if len(w) < 16 {
 		return false
-	}
-	if strings.HasPrefix(w, "eyJ") {
-		return true
 	}
 	var lower, upper, digit, hex, turns int
 	prev := 0
