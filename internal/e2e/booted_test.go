@@ -235,6 +235,7 @@ func (b *booted) testSandbox(t *testing.T) {
 		{"nothing else can be written", "", "touch " + configPath, true, "Read-only file system"},
 		{"/root cannot be read", "", "cat /root/secret", true, ""},
 		{"the state of an ACME client's unit can be read over D-Bus", "", getState, false, `{"type":"s","data":"activating"}`},
+		{"the journal of an ACME client's unit can be read", "", "journalctl -o json -a -q -u certbot.service", false, `"UNIT":"certbot.service"`},
 		{"a signal reaches a process of root", "", "kill -0 " + master, false, ""},
 		{"a signal reaches nobody else", "", "kill -0 " + worker, true, "not permitted"},
 		{"it is seen when others started", "", "cat /proc/" + worker + "/stat", false, "(nginx)"},
