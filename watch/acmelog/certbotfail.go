@@ -420,11 +420,11 @@ func (b *certbotBlock) flush(d *certbot, g *ledger) {
 		return
 	}
 	kind := p.Type
-	if kind != "" && !strings.HasPrefix(kind, "urn:") {
-		kind = problemP + kind
+	if !strings.HasPrefix(kind, "urn:") {
+		kind = problemP + kind // the code alone, where certbot knows it
 	}
-	if !strings.HasPrefix(kind, problemP) {
-		kind = findProblem(kind).kind
+	if found := findProblem(kind).kind; !strings.HasPrefix(kind, problemP) || found != kind {
+		kind = found
 	}
 	phase := a.Phase
 	a.refused(p.Name, kind, p.Detail)

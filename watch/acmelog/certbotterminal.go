@@ -69,7 +69,7 @@ func (d *certbot) terminal(l *line, g *ledger) {
 // frame reads the lines around what certbot shows. Two that follow each other are a
 // summary of which stderr has all.
 func (d *certbot) frame(g *ledger, at time.Time) {
-	if d.framed || d.list != listNone && d.list != listBroken {
+	if d.framed || d.list == listSuccess || d.list == listSkipped { // a list of failures names them all
 		d.flush(g)
 		for _, a := range append([]*attempt(nil), g.open...) {
 			if a.Phase.rank() < PhaseIssued.rank() {

@@ -321,7 +321,11 @@ func (d *getssl) fails(text string, l *line, g *ledger) {
 		}
 		d.gather([]byte(body))
 	case strings.HasPrefix(text, "ERROR curl "):
-		a.fault(d.now(), Network, text)
+		p := d.now()
+		if p == PhaseClient { // its first word to the CA
+			p = PhaseDirectory
+		}
+		a.fault(p, Network, text)
 	case strings.HasSuffix(text, ": fulfill_challenges failed 3 times"):
 		a.fault(PhaseChallenge, "", text)
 	case strings.HasPrefix(rest, "Verify error:"):

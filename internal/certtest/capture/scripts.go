@@ -132,7 +132,7 @@ esac
 	if err != nil {
 		return err
 	}
-	return do("down", down, nil, "-c", "-x", "-d", "lab.test")
+	return do("down", down, []told{{outcome: acmelog.Failed, phase: acmelog.PhaseDirectory, problem: acmelog.Network}}, "-c", "-x", "-d", "lab.test")
 }
 
 // uacme's libcurl trusts one file and takes no other, so that it is run where the
@@ -200,7 +200,7 @@ esac
 		}
 	}
 	nobody := "https://localhost:" + where(l) + "/dir"
-	return do("down", nobody, []told{{outcome: acmelog.Failed, problem: acmelog.Network}}, "-f", "issue", "lab.test")
+	return do("down", nobody, []told{{outcome: acmelog.Failed, phase: acmelog.PhaseDirectory, problem: acmelog.Network}}, "-f", "issue", "lab.test")
 }
 
 func acmeTiny(ctx context.Context, l *lab, bin string) error {
@@ -304,7 +304,7 @@ func getssl(ctx context.Context, l *lab, bin string) error {
 			return err
 		}
 	}
-	return do("down", "lab.test", "", []told{{outcome: acmelog.Failed, problem: acmelog.Network}}, "CA=https://localhost:"+where(l), "-f")
+	return do("down", "lab.test", "", []told{{outcome: acmelog.Failed, phase: acmelog.PhaseDirectory, problem: acmelog.Network}}, "CA=https://localhost:"+where(l), "-f")
 }
 
 // acmeSh keeps a file of its own only when it is told to.
