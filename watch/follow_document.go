@@ -68,9 +68,7 @@ func (t *tail) document(path string, id ident) {
 	e.Arrived(t.arrived(id))
 	e.Write(text) //nolint:errcheck // never fails
 	e.Flush()
-	if t.kept.Gen > 0 || time.Since(time.Unix(0, id.newest())) > acmelog.StallAfter {
-		e.Stall(t.w.now())
-	}
+	e.Stall(t.w.now())
 	attempts := e.Take()
 	d.id, d.running = id, false
 	if len(attempts) == 0 {

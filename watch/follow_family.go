@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // kin is one file to which a log was rotated.
@@ -43,38 +45,34 @@ func family(path string) ([]kin, error) {
 	var all []kin
 	plain := make(map[string]bool)
 	for _, name := range names {
-		k, ok := kinOf(name, base)
-		if !ok {
-			continue
+		if k, ok := kinOf(name, base); ok {
+			k.path, k.log = join(filepath.Clean(dir), name), path
+			plain[k.path] = k.zip == ""
+			all = append(all, k)
 		}
-		k.path, k.log = join(filepath.Clean(dir), name), path
-		if k.id, err = lstat(k.path); err != nil || notRegularLog(k.path, k.id) != nil {
-			continue
-		}
-		if k.zip == "" {
-			plain[k.path] = true
-		}
-		all = append(all, k)
 	}
 	// Beside the plain file a compressed one is only being made.
 	all = slices.DeleteFunc(all, func(k kin) bool { return k.zip != "" && plain[strings.TrimSuffix(k.path, k.zip)] })
 	numbers, stamps := true, true
 	for _, k := range all {
 		numbers = numbers && k.number >= 0
-		stamps = stamps && len(k.stamp) == len(all[0].stamp)
+		stamps = stamps && k.number < 0 && len(k.stamp) == len(all[0].stamp)
 	}
 	slices.SortFunc(all, func(a, b kin) int {
-		byNumber := cmp.Compare(a.number, b.number)
-		byStamp := strings.Compare(b.stamp, a.stamp)
-		switch {
-		case numbers:
-			return cmp.Or(byNumber, strings.Compare(a.path, b.path))
-		case stamps:
-			return cmp.Or(byStamp, strings.Compare(a.path, b.path))
-		}
-		return cmp.Or(cmp.Compare(b.id.mtime, a.id.mtime), byStamp, byNumber, strings.Compare(a.path, b.path))
+		return cmp.Or(cmp.Compare(a.number, b.number), strings.Compare(b.stamp, a.stamp), strings.Compare(a.path, b.path))
 	})
-	return all[:min(len(all), maxKin)], nil
+	all = all[:min(len(all), maxKin)]
+	files := all[:0]
+	for _, k := range all {
+		if k.id, err = lstat(k.path); err == nil && k.id.mode&unix.S_IFMT == unix.S_IFREG {
+			files = append(files, k)
+		}
+	}
+	all = files
+	if !numbers && !stamps { // their names do not tell
+		slices.SortStableFunc(all, func(a, b kin) int { return cmp.Compare(b.id.mtime, a.id.mtime) })
+	}
+	return all, nil
 }
 
 // kinOf reports whether a log of the name base can have been rotated to name.

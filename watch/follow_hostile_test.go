@@ -2,9 +2,11 @@ package watch
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -333,35 +335,55 @@ func TestFollowDescriptors(t *testing.T) {
 	f := follow(t, LogOptions{Poll: 5 * time.Millisecond}, lines, lineLog(path))
 	f.said("1")
 	f.looked()
+	appendTo(t, path+".1", "")
+	appendTo(t, path+".2", "")
 	var was syscall.Rlimit
 	check(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &was))
-	fd, err := unix.Dup(1) // the lowest that is free
-	check(t, err)
-	appendTo(t, path, "2\n")
-	f.says("2")
-	check(t, os.Rename(path, path+".1"))
-	check(t, os.WriteFile(path+".next", []byte("3\n"), 0o644))
-	check(t, unix.Close(fd))
-	check(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: uint64(fd), Max: was.Max}))
-	check(t, os.Rename(path+".next", path))
-	until := func(k Kind, code FaultCode) {
+	line := 2
+	heard := func(want string) {
 		t.Helper()
 		for {
 			switch h := f.next(); {
-			case h.Kind == Lost || h.Kind == Attempted:
+			case h.Kind == Lost:
 				t.Fatalf("heard %s", tellHeard(h))
-			case h.Kind == k && h.Fault.Code == code:
+			case h.Kind == Attempted && h.Attempt.Names[0] == want:
 				return
 			}
 		}
 	}
-	until(Blind, OutOfDescriptors)
-	check(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &was))
-	for f.next().Kind != Attempted {
-	}
-	for _, h := range f.h.snapshot() {
-		if h.Kind == Lost {
-			t.Errorf("heard %s", tellHeard(h))
+	for more := range 8 {
+		for i := range 3 { // three rotations at once
+			check(t, os.WriteFile(fmt.Sprintf("%s.next%d", path, i), numbered(line, line+1), 0o644))
+			line++
 		}
+		fd, err := unix.Dup(1) // the lowest that is free
+		check(t, err)
+		check(t, unix.Close(fd))
+		check(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: uint64(fd + more), Max: was.Max}))
+		for i := range 3 {
+			check(t, os.Rename(path+".2", path+".3"))
+			check(t, os.Rename(path+".1", path+".2"))
+			check(t, os.Rename(path, path+".1"))
+			check(t, os.Rename(fmt.Sprintf("%s.next%d", path, i), path))
+		}
+		f.looked()
+		check(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &was))
+		heard(strconv.Itoa(line - 1))
+	}
+	seen := make(map[string]int)
+	told := false
+	for _, h := range f.h.snapshot() {
+		told = told || h.Kind == Blind && h.Fault.Code == OutOfDescriptors
+		if h.Kind == Attempted {
+			seen[h.Attempt.Names[0]]++
+		}
+	}
+	for n := 1; n < line; n++ {
+		if seen[strconv.Itoa(n)] != 1 {
+			t.Errorf("line %d was heard %d times", n, seen[strconv.Itoa(n)])
+		}
+	}
+	if !told {
+		t.Error("nobody told that there are no more descriptors")
 	}
 }

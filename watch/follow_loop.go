@@ -150,6 +150,7 @@ func (w *follower) take(ctx context.Context) {
 			}
 			u.kept.leave(w.f.o.Dir, now)
 			delete(w.units, l)
+			w.forget(l, u.blind)
 		}
 	}
 	for l, told := range w.unheard {
@@ -214,8 +215,17 @@ func (w *follower) drop(t *tail) {
 	delete(w.items, t.item)
 	delete(w.due, t)
 	delete(w.touched, t)
-	delete(w.unkept, t.log)
-	w.outbox = slices.DeleteFunc(w.outbox, func(h Heard) bool { return h.Log == t.log })
+	w.forget(t.log, t.blind)
+}
+
+// forget leaves nothing of a log that is no longer followed but the end of what
+// was told to be wrong with it. What was not delivered is read again when it is
+// followed again.
+func (w *follower) forget(l Log, blind *Fault) {
+	w.outbox = slices.DeleteFunc(w.outbox, func(h Heard) bool { return h.Log == l })
+	w.tellBlind(l, blind, nil)
+	w.tellBlind(l, w.unkept[l], nil)
+	delete(w.unkept, l)
 }
 
 // pass does what is due.

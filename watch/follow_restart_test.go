@@ -113,9 +113,8 @@ func TestFollowRestartInRun(t *testing.T) {
 	appendTo(t, path, run[:60])
 	appendTo(t, path, run[60:])
 	h := f.next()
-	for h.Attempt.Outcome == acmelog.Running && len(h.Attempt.Names) == 0 {
-		appendTo(t, path, runEnd("a.test")[:20])
-		h = f.next()
+	if h.Kind != Attempted || h.Attempt.Outcome != acmelog.Running || h.Old {
+		t.Fatalf("heard %s", tellHeard(h))
 	}
 	id := h.ID
 	f.stop()
@@ -190,4 +189,111 @@ func TestFollowSweep(t *testing.T) {
 	if loadPosition(positionPath(dir, l)) != nil {
 		t.Error("it was not removed")
 	}
+}
+
+// TestFollowRestartAtFirst: what is old stays old, and keeps its ID, where nobody
+// could take it before the restart.
+func TestFollowRestartAtFirst(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(t.TempDir(), "log")
+	appendTo(t, path, "1\n2\n")
+	tried := make(chan Heard, 100)
+	f := follow(t, LogOptions{Dir: dir, Deliver: func(_ context.Context, heard []Heard) error {
+		tried <- heard[0]
+		return errNotNow
+	}}, lines, lineLog(path))
+	was := <-tried
+	f.stop()
+	appendTo(t, path, "3\n")
+	f = follow(t, LogOptions{Dir: dir}, lines, lineLog(path))
+	if h := f.said("2"); h.ID != was.ID || !was.Old {
+		t.Errorf("it was told as %s, %s, then as %s", tellHeard(was), was.ID, h.ID)
+	}
+	f.says("3")
+}
+
+// TestFollowLate: what is written to a file long after it was rotated is read, also
+// when the follower was restarted in between.
+func TestFollowLate(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(t.TempDir(), "log")
+	appendTo(t, path, "1\n")
+	f := follow(t, LogOptions{Dir: dir}, lines, lineLog(path))
+	f.said("1")
+	check(t, os.Rename(path, path+".1"))
+	appendTo(t, path, "2\n")
+	f.says("2")
+	appendTo(t, path+".1", "3\n")
+	f.says("3")
+	f.stop()
+	appendTo(t, path+".1", "4\n")
+	f = follow(t, LogOptions{Dir: dir}, lines, lineLog(path))
+	f.says("4")
+}
+
+// TestFollowSameText: two runs that write the same are two attempts.
+func TestFollowSameText(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(t.TempDir(), "log")
+	f := follow(t, LogOptions{Dir: dir}, lines, lineLog(path))
+	f.looked()
+	ids := make(map[string]bool)
+	for range 3 {
+		appendTo(t, path, "1\n")
+		ids[f.says("1").ID] = true
+		check(t, os.Rename(path, path+".1"))
+		f.looked()
+		f.stop()
+		f = follow(t, LogOptions{Dir: dir}, lines, lineLog(path))
+	}
+	if len(ids) != 3 {
+		t.Errorf("three runs have %d IDs", len(ids))
+	}
+}
+
+// TestFollowCopies: a log that is written, copied and cut off between two looks
+// looks as if nothing had been written; the copies tell.
+func TestFollowCopies(t *testing.T) {
+	t.Parallel()
+	top := t.TempDir()
+	path, other := filepath.Join(top, "log"), filepath.Join(top, "other")
+	h := newHeardLog()
+	hold, held := make(chan struct{}), make(chan struct{})
+	f := follow(t, LogOptions{Deliver: func(ctx context.Context, heard []Heard) error {
+		if heard[0].Log.File == other {
+			held <- struct{}{}
+			<-hold
+		}
+		return h.deliver(ctx, heard)
+	}}, lines, lineLog(path), lineLog(other))
+	f.h = h
+	f.looked()
+	appendTo(t, path, "1\n")
+	f.says("1")
+	w := &writer{t: t, path: path, keep: 3}
+	cut := func() {
+		w.shift("")
+		w.copyTo(path + ".1")
+		check(t, os.Truncate(path, 0))
+	}
+	cut()
+	f.faults(Lost, LogTruncated)
+	appendTo(t, other, "9\n")
+	<-held // and so nobody looks
+	appendTo(t, path, "2\n")
+	cut()
+	appendTo(t, path, "3\n")
+	cut()
+	appendTo(t, path, "4\n")
+	hold <- struct{}{}
+	f.says("9")
+	f.faults(Lost, LogTruncated)
+	f.says("2")
+	f.faults(Lost, LogTruncated)
+	f.says("3")
+	f.faults(Lost, LogTruncated)
+	f.says("4")
 }

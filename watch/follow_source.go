@@ -31,9 +31,10 @@ type identity struct {
 	birth int64 // when it was made, Unix ns; 0: the file system does not say
 }
 
-// same reports whether it is the same file: the number alone is given again.
+// same reports whether it is the same file. Its number alone is given again; that
+// of its device changes at boot.
 func (a identity) same(b identity) bool {
-	return a.inode == b.inode && a.birth == b.birth
+	return a.ino == b.ino && a.birth == b.birth && (a.dev == b.dev || a.birth != 0)
 }
 
 // source is one file from which a log is read.

@@ -230,17 +230,23 @@ func (t *tail) start(s *source, off int64) error {
 // more. s is the log; nil: it is absent.
 func (t *tail) resume(s *source) {
 	p := t.kept
-	if s != nil && (s.matches(p.Head, p.Tail, p.Offset) || p.Offset == 0 && s.id.inode == p.identity().inode) {
+	same := s != nil && s.id.same(p.identity())
+	if same && (p.Offset == 0 || s.matches(p.Head, p.Tail, p.Offset)) {
 		t.begin(s)
 		return
 	}
 	w := p.wanted()
-	same := s != nil && s.id.same(p.identity())
 	if same {
 		w.present = s.beginning
 	}
 	found := t.trace(w, p.Path, s)
 	if found == nil {
+		return
+	}
+	if !found.located && s != nil && !same && s.matches(p.Head, p.Tail, p.Offset) {
+		// It was copied to where it is, with its whole file system perhaps.
+		found.close()
+		t.begin(s)
 		return
 	}
 	truncated := same && (s.id.birth != 0 || !found.located || !found.zipped)

@@ -68,20 +68,22 @@ func trace(path string, w *wanted, still func() bool) (*traced, error) {
 		if w.present != nil {
 			w.copied = w.present()
 		}
+		// Without its directory a log was rotated to nothing.
 		before, err := family(path)
-		if err != nil {
-			before = nil
+		if err != nil && exhausted(err) {
+			return nil, err
 		}
 		t := traceIn(before, w)
 		after, err := family(path)
-		if err != nil {
-			after = nil
+		if t.trouble == nil && err != nil && exhausted(err) {
+			t.trouble = err
+		}
+		if t.trouble != nil {
+			t.close()
+			return nil, t.trouble
 		}
 		if sameKin(before, after) && still() && (w.present == nil || bytes.Equal(w.copied, w.present())) {
-			if t.trouble != nil {
-				t.close()
-			}
-			return t, t.trouble
+			return t, nil
 		}
 		t.close()
 	}
@@ -143,11 +145,8 @@ func (t *traced) open(k *kin) *source {
 }
 
 func (t *traced) isByNumber(k *kin, w *wanted) bool {
-	if k.id.inode != w.id.inode {
-		return false
-	}
-	if w.open {
-		return true
+	if w.open || k.id.ino != w.id.ino {
+		return k.id.inode == w.id.inode
 	}
 	s := t.open(k)
 	if s == nil {

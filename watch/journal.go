@@ -27,6 +27,7 @@ type unit struct {
 	kept   *position
 	at     place // of the last entry
 	moved  bool
+	begun  bool // what was before is read
 	exits  []acmelog.Exit
 	exitAt time.Time // when they are due whatever the journal says
 	blind  *Fault
@@ -54,10 +55,11 @@ func newUnit(ctx context.Context, w *follower, l Log) *unit {
 		w.keeping(l, u.kept.save(w.f.o.Dir))
 	}
 	u.h = newHearing(l, u.kept.Salt, w.f.listen(l))
-	u.h.old = u.kept.Gen == 0
+	u.begun = u.kept.Gen > 0
+	u.h.old = !u.begun
 	ctx, u.cancel = context.WithCancel(ctx)
 	r := &journalReader{u: u, command: w.f.o.Journalctl, unit: l.Unit, to: w.entries,
-		begun: u.kept.Gen > 0, cursor: u.kept.Cursor, at: u.kept.At, seen: u.kept.Seen}
+		begun: u.begun, cursor: u.kept.Cursor, at: u.kept.At, seen: u.kept.Seen}
 	go func() {
 		defer close(u.done)
 		r.run(ctx)
@@ -96,7 +98,7 @@ func (w *follower) entered(e *entries) {
 	w.tell(u.h.taken(w.now()))
 	if e.begun {
 		w.tell(u.h.present(w.now()))
-		u.kept.Gen, u.moved = 1, true
+		u.begun, u.moved = true, true
 	}
 	u.h.forget()
 	if e.begun && w.deliverable() {
@@ -144,7 +146,10 @@ func (u *unit) save() error {
 	if at, ok := u.h.before(u.h.ear.Safe()); ok && at.cursor != "" {
 		p.Cursor, p.At = at.cursor, at.at
 	}
-	if p.Cursor == u.kept.Cursor && p.Gen == u.kept.Gen && p.Gen > 1 {
+	if u.begun {
+		p.Gen = 1
+	}
+	if p.Cursor == u.kept.Cursor && p.Gen == u.kept.Gen && u.kept.Left.IsZero() {
 		return nil
 	}
 	u.kept = &p

@@ -75,7 +75,7 @@ func (r *journalReader) run(ctx context.Context) {
 			continue // the past is read
 		}
 		if r.cursor != "" && r.complained("Failed to seek to cursor") {
-			r.cursor = "" // it is told again from the time of that entry on
+			r.cursor = "" // it goes on after the time of that entry
 			continue
 		}
 		if f := r.fault(err); f != nil {
@@ -114,7 +114,8 @@ func (r *journalReader) arguments() []string {
 		// Without --no-tail only the last ten are told.
 		return append(args, "--follow", "--no-tail", "--after-cursor="+r.cursor)
 	case !r.at.IsZero():
-		return append(args, "--follow", "--no-tail", since(r.at))
+		// Entries of that very moment may belong to what was read.
+		return append(args, "--follow", "--no-tail", since(r.at.Add(time.Microsecond)))
 	}
 	return append(args, "--follow", "--no-tail", since(r.seen))
 }

@@ -22,11 +22,12 @@ const (
 	// tens of megabytes and makes little garbage once all is proven.
 	gcSmall = 50
 	gcFleet = 20
+	gcBusy  = 35       // a fleet that is looked at
 	gcFrom  = 24 << 20 // bytes alive make a fleet
 
 	busyFrom     = 16 << 20 // bytes allocated from one look to the next
 	spare        = 6 << 20  // bytes that are not needed and not worth a collection
-	releaseEvery = 10 * time.Minute
+	releaseEvery = 2 * time.Minute
 )
 
 func (m *memory) begin(getenv func(string) string) {
@@ -46,9 +47,12 @@ func (m *memory) look() {
 	live, made, free := now[0].Value.Uint64(), now[1].Value.Uint64(), now[2].Value.Uint64()
 	was := m.busy
 	m.busy, m.made = made-m.made > busyFrom, made
-	if m.busy || live < gcFrom {
+	switch {
+	case live < gcFrom:
 		m.set(gcSmall)
-	} else {
+	case m.busy:
+		m.set(gcBusy)
+	default:
 		m.set(gcFleet)
 	}
 	if !m.busy && (was || free > spare && time.Since(m.released) > releaseEvery) {

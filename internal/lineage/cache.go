@@ -14,7 +14,8 @@ type cache[T any] struct {
 
 	mu      sync.Mutex
 	answers map[string]*answer[T]
-	tidyAt  int // so many answers, and those that are old are forgotten
+	tidyAt  int         // so many answers, and those that are old are forgotten
+	forget  *time.Timer // runs while there are answers, should nobody ask any more
 }
 
 // answer is what was last answered to one question.
@@ -59,6 +60,9 @@ func (c *cache[T]) get(ctx context.Context, question string, do func(context.Con
 			a.value, a.from = value, c.now()
 			a.until = a.from.Add(use)
 			a.pending = nil
+			if c.forget == nil {
+				c.forget = time.AfterFunc(forgetEvery, c.forgetOld)
+			}
 			close(pending)
 		}()
 	}
@@ -87,10 +91,28 @@ func (c *cache[T]) tidy(now time.Time) {
 	if len(c.answers) < max(c.tidyAt, leastTidy) {
 		return
 	}
+	c.drop(now)
+	c.tidyAt = 2 * len(c.answers)
+}
+
+// drop forgets what is old.
+func (c *cache[T]) drop(now time.Time) {
 	for question, a := range c.answers {
 		if a.pending == nil && !now.Before(a.until) {
 			delete(c.answers, question)
 		}
 	}
-	c.tidyAt = 2 * len(c.answers)
+}
+
+// forgetEvery is how often old answers are forgotten when nobody asks.
+const forgetEvery = time.Minute
+
+func (c *cache[T]) forgetOld() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.drop(c.now()); len(c.answers) > 0 {
+		c.forget.Reset(forgetEvery)
+		return
+	}
+	c.answers, c.tidyAt, c.forget = nil, 0, nil // an empty map keeps its memory
 }

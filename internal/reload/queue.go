@@ -14,8 +14,9 @@ type Request struct {
 	RenewalID   string   `json:"renewal_id,omitempty"`
 	Attempt     int      `json:"attempt"` // from 1
 	Step        Step     `json:"step"`
-	Touch       []string `json:"touch,omitempty"` // the real files, for step Touch
-	Told        bool     `json:"told,omitempty"`  // that the limit holds it was said
+	Touch       []string `json:"touch,omitempty"`  // the real files, for step Touch
+	Told        bool     `json:"told,omitempty"`   // that the limit holds it was said
+	Urgent      bool     `json:"urgent,omitempty"` // it does not wait for the server's window
 }
 
 // RequestID names the attempt'th reload of one renewal of one certificate.

@@ -85,7 +85,7 @@ func (k *step) answered(in *Answered) {
 	}
 	s.Replace = s.Disk.Leaf.SHA256
 	tr := k.trying()
-	k.sayTrying(notify.RenewalOverdue, notify.Error, func(d *notify.Data) {
+	k.sayTrying(notify.RenewalOverdue, notify.Error, tr.Last, func(d *notify.Data) {
 		d.Cause = CauseRevoked
 		if tr.Last != nil || k.p.Logged {
 			tried := tr.Last != nil

@@ -145,7 +145,7 @@ type rush struct {
 }
 
 const (
-	rushProbes = 8
+	rushProbes = 1
 	rushQuiet  = 250 * time.Millisecond // the watcher has nothing more to tell
 	rushMost   = time.Minute            // a file system may hang
 )

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/renewatch/renewatch/notify"
 	"github.com/renewatch/renewatch/watch"
@@ -72,8 +73,10 @@ func (k *Keeper) hear(heard []watch.Heard) error {
 				k.agent.clear("log-lost:" + where)
 				continue
 			}
+			k.deaf[h.Log] = true
 			k.agent.raise("log:"+where, h.Fault.Sentence, h.Fault.Hint)
 		case watch.Sighted:
+			delete(k.deaf, h.Log)
 			k.agent.clear("log:" + where)
 		default:
 			if h.Attempt != nil && !k.tellTry(h) {
@@ -92,9 +95,17 @@ func (k *Keeper) tellTry(h watch.Heard) bool {
 		k.log.Debug().Str("log", a.Log).Str("lineage", a.Lineage).Strs("names", a.Names).Str("outcome", a.Outcome).Msg("an attempt for a certificate that is not watched")
 	}
 	for _, c := range about {
+		if k.conclude(c); len(c.backlog) > 0 {
+			return false // it is told again; what waits for the disk does not grow by that
+		}
 		k.apply(c, Input{Told: &Told{ID: h.ID, Attempt: a, At: h.Time.Round(0), Old: h.Old}})
 		if len(c.backlog) > 0 {
 			return false
+		}
+	}
+	for _, name := range sortedKeys(k.certs) { // what was told of it before it was known whose it is
+		if c := k.certs[name]; c.state.tries(h.ID) && !slices.Contains(about, c) {
+			k.apply(c, Input{Told: &Told{ID: h.ID, Attempt: a, At: h.Time.Round(0), Other: true}})
 		}
 	}
 	return true
@@ -112,7 +123,7 @@ func (k *Keeper) concerned(log watch.Log, a notify.Attempt) []*cert {
 			continue
 		}
 		all = append(all, c)
-		switch sure := concerns(a, c, lineageOf(c.path)); {
+		switch sure := concerns(a, c, lineageOf(c.path), k.clock.Now()); {
 		case sure == 0 || sure < best:
 		case sure == best:
 			about = append(about, c)
@@ -136,11 +147,14 @@ func (k *Keeper) concerned(log watch.Log, a notify.Attempt) []*cert {
 // and Caddy make, or the file's stem where lego puts all into one directory.
 func lineageOf(path string) string {
 	dir := filepath.Base(filepath.Dir(path))
-	stem := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
 	if dir == "certificates" {
-		return stem
+		return stemOf(path)
 	}
 	return strings.TrimSuffix(dir, "_ecc")
+}
+
+func stemOf(path string) string {
+	return strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
 }
 
 // logName is how a log is called in events.
@@ -151,22 +165,21 @@ func logName(l watch.Log) string {
 	return l.File
 }
 
+// wireTime is a time as JSON can tell it; zero where it cannot: a log may hold any.
+func wireTime(t time.Time) time.Time {
+	if t = t.UTC(); t.Year() < 1 || t.Year() > 9999 {
+		return time.Time{}
+	}
+	return t
+}
+
 // WireAttempt turns an attempt into the one that events and `explain --json` print.
 func WireAttempt(a acmelog.Attempt) notify.Attempt {
 	out := notify.Attempt{
 		Client: string(a.Client), Log: a.Log, Lineage: a.Lineage, Names: slices.Clone(a.Names), NamesOmitted: a.NamesOmitted, CA: a.CA,
-		Staging: a.Staging, DryRun: a.DryRun, Forced: a.Forced, Started: a.Started.UTC(), Ended: a.Ended.UTC(),
+		Staging: a.Staging, DryRun: a.DryRun, Forced: a.Forced, Started: wireTime(a.Started), Ended: wireTime(a.Ended),
 		Outcome: string(a.Outcome), Phase: string(a.Phase), ProblemType: a.ProblemType, ProblemDetail: a.ProblemDetail,
-		RetryAfter: a.RetryAfter.UTC(), Paused: a.Paused, Saved: slices.Clone(a.Saved), Activated: a.Activated, Doubtful: a.Doubtful,
-	}
-	if a.Started.IsZero() {
-		out.Started = a.Started
-	}
-	if a.Ended.IsZero() {
-		out.Ended = a.Ended
-	}
-	if a.RetryAfter.IsZero() {
-		out.RetryAfter = a.RetryAfter
+		RetryAfter: wireTime(a.RetryAfter), Paused: a.Paused, Saved: slices.Clone(a.Saved), Activated: a.Activated, Doubtful: a.Doubtful,
 	}
 	if out.Names == nil {
 		out.Names = []string{}

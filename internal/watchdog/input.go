@@ -92,6 +92,7 @@ type Reload struct {
 	Step      string // reload.First, Touch, Last
 	RenewalID string
 	Attempt   int
+	Urgent    bool // it does not wait for the server's window
 }
 
 // Drop withdraws a Reload that has not started.

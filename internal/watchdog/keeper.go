@@ -51,7 +51,8 @@ type Keeper struct {
 	probing      int           // probes that run
 	queue        []ticket      // probes that wait for their turn
 	silences     []Silenced
-	inGrace      map[string]*cert // certificates whose grace is not over
+	deaf         map[watch.Log]bool // logs that cannot be read just now
+	inGrace      map[string]*cert   // certificates whose grace is not over
 	clientsAsked bool
 	clientsAt    time.Time
 	sound        soundPairs
@@ -105,7 +106,7 @@ func newKeeper(o Options, setup Setup, on files) (*Keeper, error) {
 	}
 	k := &Keeper{
 		o: o, log: o.Log, clock: o.Clock, files: on, setup: setup, silences: o.Silences,
-		certs: map[string]*cert{}, servers: map[string]*server{}, names: newIndex(), inGrace: map[string]*cert{}, dirty: map[string]*cert{},
+		certs: map[string]*cert{}, servers: map[string]*server{}, names: newIndex(), inGrace: map[string]*cert{}, dirty: map[string]*cert{}, deaf: map[watch.Log]bool{},
 		seen: make(chan watch.Observation, 64), rounds: make(chan roundDone), runs: make(chan runDone), calls: make(chan func()), ended: make(chan struct{}), newest: o.Newest, asking: make(chan struct{}, asksAtOnce),
 	}
 	k.hands = workers{k}
@@ -349,7 +350,6 @@ func (k *Keeper) adopt(c *cert, conf *Certificate, name string) {
 	c.policy.Watched = conf.Endpoints == nil || len(conf.Endpoints) > 0
 	c.policy.Windows = k.setup.Windows
 	c.policy.ARI = k.o.Ask != nil
-	c.policy.Logged = len(conf.Logs) > 0
 }
 
 // load begins to keep a certificate, with the state it had.
@@ -474,6 +474,7 @@ func (k *Keeper) take(c *cert, in Input) bool {
 		in.Impaired = c.conf.Roots.Impaired
 	}
 	c.policy.Silences = k.silencesOf(c)
+	c.policy.Logged = slices.ContainsFunc(c.conf.Logs, func(l watch.Log) bool { return !k.deaf[l] })
 	// Without the monotonic reading: times from disk and from certificates have none,
 	// and an order that goes by the one here and by the other there is none.
 	next, cmds := Step(k.clock.Now().Round(0), c.policy, c.state, in)
@@ -497,7 +498,7 @@ func (k *Keeper) enforce(c *cert, in Input, next State, cmds []Command) {
 	if c.inGrace() {
 		k.inGrace[c.policy.Name] = c
 	} else {
-		delete(k.inGrace, c.policy.Name)
+		k.inGrace = without(k.inGrace, c.policy.Name)
 	}
 	if next.Disk != nil {
 		k.names.set(c.policy.Name, next.Disk.Leaf)

@@ -83,7 +83,7 @@ func moments(p *Policy, s *State) []time.Time {
 	if s.Disk != nil {
 		out = append(out, thresholds(s.Disk.Leaf.NotBefore, s.Disk.Leaf.NotAfter)...)
 		if s.Overdue != s.Disk.Leaf.SHA256 {
-			out = append(out, overdueAt(p.Expected, s.Disk.Leaf))
+			out = append(out, p.overdueAt(s))
 		}
 	}
 	if tr := s.Trying; tr != nil {
@@ -214,9 +214,9 @@ func (k *step) affairs() affairs {
 		}
 	}
 	person := &notify.Next{Action: "person"}
-	if tr := s.Trying; tr != nil && tr.Last != nil && tr.Last.Attempt.Paused {
-		certain(condition{level: notify.Critical, cause: CausePaused, detail: "the CA has paused the account, so that nothing renews this certificate: " + tellsFailure(tr.Last.Attempt),
-			hint: adviceFor(tr.Last.Attempt), next: person, since: tr.Last.At})
+	if tr := s.Trying; tr != nil && tr.Paused != nil {
+		certain(condition{level: notify.Critical, cause: CausePaused, detail: "the CA has paused the account, so that nothing renews this certificate: " + tellsFailure(tr.Paused.Attempt),
+			hint: adviceFor(tr.Paused.Attempt), next: person, since: tr.Paused.At})
 	}
 	if x := s.Fault; x != nil && x.Said && k.now.Sub(x.Since) >= pairBroken {
 		c := condition{level: notify.Error, cause: CausePair, hint: x.Hint, next: person, since: x.Since,
@@ -386,8 +386,10 @@ func (k *step) alert(say []telling) {
 			if k.s.Standing != Removed {
 				d.Verdicts, d.Excluded = k.verdicts(), k.excludedList()
 			}
-			if tr := k.s.Trying; tr != nil && tr.Last != nil && (t.about.cause == CauseExpiry || t.about.cause == CausePaused) {
+			if tr := k.s.Trying; tr != nil && tr.Last != nil && t.about.cause == CauseExpiry {
 				d.Attempt, d.RenewalID = &tr.Last.Attempt, tr.RenewalID
+			} else if tr != nil && tr.Paused != nil && t.about.cause == CausePaused {
+				d.Attempt, d.RenewalID = &tr.Paused.Attempt, tr.RenewalID
 			}
 			if k.s.Disk == nil && k.s.Fault != nil {
 				d.Certificate = &notify.Certificate{Name: k.p.Name, Path: k.s.Fault.Path}

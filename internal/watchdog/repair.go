@@ -238,7 +238,7 @@ func (k *step) repair(facts *Facts) {
 		id := fmt.Sprintf("%s/%s/%s/%d/%d", k.p.Name, t.RenewalID, n.server, r.Attempts+1, s.Events)
 		r.Pending = &Attempt{ID: id, Step: string(step), At: k.now, Once: !n.stale}
 		delete(t.Holding, n.server)
-		k.cmds = append(k.cmds, Reload{ID: id, Server: n.server, Step: string(step), RenewalID: t.RenewalID, Attempt: r.Attempts + 1})
+		k.cmds = append(k.cmds, Reload{ID: id, Server: n.server, Step: string(step), RenewalID: t.RenewalID, Attempt: r.Attempts + 1, Urgent: k.urgent(n)})
 	}
 }
 

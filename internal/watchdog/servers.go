@@ -189,7 +189,7 @@ func (k *Keeper) requestReload(c *cert, cmd Reload) {
 		return
 	}
 	s.queue = s.queue.Add(reload.Request{ID: cmd.ID, Certificate: c.policy.Name, RenewalID: cmd.RenewalID, Attempt: cmd.Attempt,
-		Step: reload.Step(cmd.Step)})
+		Step: reload.Step(cmd.Step), Urgent: cmd.Urgent})
 	s.next = k.clock.Now()
 }
 
@@ -239,6 +239,12 @@ func (k *Keeper) runServers() {
 			k.holdAll(s, s.queue.Waiting, hold{CauseLimit, fmt.Sprintf("%s was reloaded %d times within a day and it proved nothing", s.name, k.perDay()),
 				"find out why a reload does not help: a second instance of the server, another file in its configuration"}, d.Until)
 		case reload.Start:
+			if late := k.outside(name, now, d.Batch.Requests); len(late) > 0 {
+				// It closed while they waited for their turn; their certificates decide anew.
+				k.holdAll(s, late, hold{cause: CauseMoving}, time.Time{})
+				s.next = now
+				continue
+			}
 			queue := s.queue.Started(now, d.Batch)
 			if err := k.writeServer(s, queue); err != nil {
 				k.agent.raise("state", "the state directory cannot be written: "+err.Error(), "is the disk full?")
@@ -248,6 +254,15 @@ func (k *Keeper) runServers() {
 			k.startReload(s, d.Batch)
 		}
 	}
+}
+
+// outside returns the requests that wait for the server's window, when it is closed.
+func (k *Keeper) outside(server string, now time.Time, requests []reload.Request) []reload.Request {
+	w := k.setup.Windows[server]
+	if w == nil || !w.Next(now).After(now) {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(requests), func(r reload.Request) bool { return r.Urgent })
 }
 
 func (k *Keeper) perDay() int {

@@ -10,6 +10,19 @@ import (
 // There may be ten thousand states, and each tells the same of its leaf several
 // times: in here equal texts become the same one.
 
+// without deletes a certificate from a set. An empty map would keep the memory of
+// all that it ever held.
+func without(set map[string]*cert, name string) map[string]*cert {
+	if set[name] == nil {
+		return set
+	}
+	if len(set) == 1 {
+		return map[string]*cert{}
+	}
+	delete(set, name)
+	return set
+}
+
 // same makes text the other one where they are equal.
 func same(text *string, other string) {
 	if *text == other {

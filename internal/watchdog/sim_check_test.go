@@ -173,8 +173,12 @@ func (w *sim) toldOf(c *simCert, d notify.Draft) {
 		w.fail("%s without a renewal", d.Kind)
 		return
 	}
-	if d.Kind == notify.RenewalOverdue {
+	switch d.Kind {
+	case notify.RenewalOverdue:
 		w.overdue(c, d)
+		return
+	case notify.RenewalAttempted, notify.RenewalFailed:
+		w.tried(c, d)
 		return
 	}
 	s := w.story(d.Data.RenewalID, c.name)
@@ -188,6 +192,7 @@ func (w *sim) toldOf(c *simCert, d notify.Draft) {
 		}
 		s.detected = true
 		c.detected = d.Leaf
+		w.joined(c, d)
 		return
 	case notify.DeployVerified, notify.DeployFailed, notify.DeployUnverified, notify.DeploySuperseded:
 		if s.ended != "" {
@@ -269,6 +274,11 @@ func (w *sim) observed(c *simCert, o watch.Observation) {
 	}
 	c.toldGone = false
 	l := c.disk
+	if c.log.seen == nil {
+		c.log.seen = map[string]bool{}
+	}
+	c.log.seen[l.sha] = true
+	c.log.sights++
 	if c.newest == nil || l.from > c.newest.from {
 		c.seenAt = w.t
 		if c.newest != nil && w.k != nil && !w.store.full && !w.book.full {
@@ -527,6 +537,7 @@ func (w *sim) finish() {
 		}
 	}
 	for _, c := range w.certs {
+		w.allTold(c)
 		if s := w.k.certs[c.name]; s == nil {
 			w.fail("%s is not kept", c.name)
 		} else if want := Verified; s.state.Standing != want && !(s.state.Standing == Unverified && (c.unwatched || c.places[0].byDef && !c.places[0].seen)) {

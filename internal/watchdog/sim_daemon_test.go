@@ -298,6 +298,7 @@ func (w *sim) start() {
 	w.started()
 	w.inKeeper(func() {})
 	w.watcherStarts()
+	w.logsAnew()
 }
 
 func (w *sim) startIn(d time.Duration) {

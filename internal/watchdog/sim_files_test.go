@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/renewatch/renewatch/watch"
+	"github.com/renewatch/renewatch/watch/acmelog"
 )
 
 // simCert is one lineage: its files, its ACME client, what the watcher has told
@@ -46,6 +47,7 @@ type simCert struct {
 	wrote   bool          // this run has written the leaf on disk
 	away    time.Duration
 	hook    float64 // share of runs whose hook reloads the server
+	log     simLog
 
 	simTruth
 }
@@ -176,7 +178,13 @@ func (w *sim) clientWakes(c *simCert) {
 		return
 	}
 	if w.chance(0.03) && !w.calm {
+		t := w.tries(c, false)
+		w.after(w.span(time.Second, 10*time.Minute), func() { w.writeLog(t, acmelog.Failed) })
 		return // the CA does not answer
+	}
+	if w.chance(0.1) {
+		t := w.tries(c, true)
+		w.after(time.Second, func() { w.writeLog(t, simPick(w, acmelog.Failed, acmelog.Issued)) })
 	}
 	w.clientRuns(c)
 }
@@ -184,6 +192,7 @@ func (w *sim) clientWakes(c *simCert) {
 // clientRuns is one run: it writes the files, and ends at some time.
 func (w *sim) clientRuns(c *simCert) {
 	c.running, c.runFrom, c.wrote = true, w.t, false
+	c.log.try = w.tries(c, false)
 	lasts := w.span(10*time.Second, 3*time.Minute)
 	if w.chance(0.1) && !w.calm {
 		lasts = w.span(3*time.Minute, 2*time.Hour)
@@ -225,7 +234,9 @@ func (w *sim) put(c *simCert, l *simLeaf) {
 		if l.trusted {
 			c.roots.AddCert(l.x)
 		}
-		c.wrote = c.running
+		if c.wrote = c.running; c.wrote && c.log.try != nil {
+			c.log.try.leaf = l
+		}
 	}
 	w.log("leaf %d of %s lies on disk", l.n, c.name)
 	c.disk, c.bad, c.gone = l, "", false
@@ -238,6 +249,12 @@ func (w *sim) clientEnds(c *simCert) {
 		c.ranLong = w.t
 	}
 	w.log("the client of %s ends", c.name)
+	if t := c.log.try; t != nil {
+		c.log.try = nil
+		if t.leaf != nil {
+			w.writeLog(t, acmelog.Issued)
+		} // else it was killed, or its files come late
+	}
 	w.weigh(c)
 	if w.chance(0.9) || w.calm {
 		c.copied = c.disk

@@ -34,6 +34,7 @@ type sim struct {
 	servers  []*simServer
 	places   map[string]*simPlace // by what events call an endpoint
 	locks    bool                 // runs of the ACME clients can be seen
+	logged   bool                 // the logs of the ACME clients are read
 	every    time.Duration
 	policy   Policy
 	moody    [simMoods]float64 // how often each sort of trouble comes; 0: never
@@ -228,7 +229,7 @@ func newSim(seed uint64, certs int, every time.Duration) *sim {
 	w.policy = Policy{Grace: simPick(w, 30*time.Second, 30*time.Second, 5*time.Second, 5*time.Minute), Deadline: simPick(w, 15*time.Minute, 15*time.Minute, time.Hour),
 		Retries: [][]time.Duration{{0, time.Minute, 10 * time.Minute}, {0, time.Minute, 10 * time.Minute}, {0}, {0, 30 * time.Second}, {}}[simPick(w, 0, 0, 0, 1, 2, 3, 4)],
 		Recheck: []time.Duration{time.Minute, 10 * time.Minute, time.Hour}, Every: w.every, Samples: 12, Spread: 2 * time.Second, Repair: !w.chance(0.07)}
-	w.locks = w.chance(0.6)
+	w.locks, w.logged = w.chance(0.6), seed%3 != 0
 	w.badPairs = w.chance(0.1)
 	w.lazy = simPick(w, time.Second, time.Hour, time.Hour, 6*time.Hour, 6*time.Hour)
 	for range 1 + w.rng.IntN(min(3, n)) {
@@ -343,6 +344,9 @@ func (w *sim) setup() Setup {
 			continue
 		}
 		conf := Certificate{Source: c.source(), Policy: w.policy, Server: c.server.name, Roots: Roots{Pool: c.roots}}
+		if w.logged {
+			conf.Logs = c.logs()
+		}
 		if c.unwatched {
 			conf.Endpoints = []Endpoint{}
 		}

@@ -100,6 +100,8 @@ type State struct {
 	// Trying is the renewal that the ACME client's log tells of and that has brought
 	// no leaf yet.
 	Trying *Trying `json:"trying,omitempty"`
+	// Heard holds the last attempts of which something was said, the newest last.
+	Heard []HeardOf `json:"heard,omitempty"`
 	// Skipped is when the client looked last and found it not due.
 	Skipped time.Time `json:"skipped,omitzero"`
 	// ARI is what the CA said of when it wants the leaf on disk renewed.
@@ -128,6 +130,9 @@ type State struct {
 	Fresh bool `json:"-"`
 	// Sighted: since the start the watcher has told of the files.
 	Sighted bool `json:"-"`
+	// Listening is since when, after a start, the logs could have told why a renewal
+	// is overdue.
+	Listening time.Time `json:"-"`
 	// Expiry is what was told of leaves in use that end soon.
 	Expiry []Expiry `json:"expiry,omitempty"`
 	// Alert is what a person was told last.
@@ -312,6 +317,7 @@ func (s State) clone() State {
 		c.Fault = &f
 	}
 	c.Expiry = slices.Clone(s.Expiry)
+	c.Heard = slices.Clone(s.Heard)
 	if s.Alert != nil {
 		a := *s.Alert
 		c.Alert = &a

@@ -51,6 +51,7 @@ func Step(now time.Time, p Policy, s State, in Input) (State, []Command) {
 		k.boot()
 	case in.Gap:
 		s.Fresh, s.Probe, s.NextProbe = false, nil, now
+		k.lookAgain()
 		k.bound()
 	case in.Look:
 		s.Probe, s.NextProbe = nil, now
@@ -131,7 +132,16 @@ func (k *step) boot() {
 	if t := s.Story; t != nil && (t.Running || t.Trying) { // whether it still does is asked afresh
 		t.Running, t.Trying, t.GraceEnd = false, false, k.now.Add(k.p.Grace)
 	}
+	s.Listening = time.Time{}
+	k.lookAgain()
 	k.bound()
+}
+
+// lookAgain: what a log told of may have come on disk while nobody looked.
+func (k *step) lookAgain() {
+	if tr := k.s.Trying; tr != nil && !tr.Due.IsZero() {
+		tr.Due = k.now.Add(k.p.Grace + lateFiles)
+	}
 }
 
 // bound: times that a wrong clock wrote must not hold the story up for ever.

@@ -160,7 +160,7 @@ func promises(in Input, next State, cmds []Command) bool {
 func sameMemory(a, b State) bool {
 	for _, s := range []*State{&a, &b} {
 		s.Probe, s.NextProbe, s.Checked, s.Findings, s.Rounds = nil, time.Time{}, time.Time{}, nil, 0
-		s.Fresh, s.Sighted, s.Judged = false, false, time.Time{}
+		s.Fresh, s.Sighted, s.Judged, s.Listening = false, false, time.Time{}, time.Time{}
 	}
 	return reflect.DeepEqual(a, b)
 }
@@ -181,7 +181,7 @@ func (k *Keeper) writeDirty(within time.Duration) {
 				k.agent.raise("state", "the state directory cannot be written: "+d.err.Error(), "is the disk full?")
 				return
 			}
-			delete(k.dirty, d.c.policy.Name)
+			k.dirty = without(k.dirty, d.c.policy.Name)
 		}
 		if k.clock.Now().After(end) {
 			return
@@ -210,7 +210,7 @@ func (k *Keeper) write(c *cert, s State) error {
 func (k *Keeper) wrote(c *cert, s State, sum [32]byte) {
 	c.written = sum
 	if k.dirty[c.policy.Name] == c {
-		delete(k.dirty, c.policy.Name)
+		k.dirty = without(k.dirty, c.policy.Name)
 	}
 	k.agent.clear("state")
 	if s.Standing != Unknown {

@@ -1,6 +1,7 @@
 package watchdog
 
 import (
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ type Told struct {
 	Attempt notify.Attempt
 	At      time.Time // when it was heard
 	Old     bool      // it was written before the log was looked at for the first time
+	Other   bool      // it turned out to be about another certificate
 }
 
 // Try is an attempt that is remembered.
@@ -25,19 +27,32 @@ type Try struct {
 	At      time.Time      `json:"at"` // when it was heard of first
 }
 
+// HeardOf is an attempt of which something was said.
+type HeardOf struct {
+	ID string    `json:"id"`
+	At time.Time `json:"at"` // when it was heard of first
+	// Failed is how it had ended when renewal.failed was said of it.
+	Failed string `json:"failed,omitempty"`
+}
+
+// maxHeardOf bounds the attempts that are known when they are told of again.
+const maxHeardOf = 16
+
 // began and ended bound the time of an attempt. A log without times is read as it
-// is written.
+// is written, and what is heard of has begun, whatever its log says.
 func (t *Try) began() time.Time {
-	if at := t.Attempt.Started; !at.IsZero() {
+	if at := t.Attempt.Started; !at.IsZero() && at.Before(t.At) {
 		return at
 	}
 	return t.At
 }
 
 func (t *Try) ended(now time.Time) time.Time {
-	switch {
-	case !t.Attempt.Ended.IsZero():
-		return t.Attempt.Ended
+	switch at := t.Attempt.Ended; {
+	case !at.IsZero() && at.Before(now):
+		return at
+	case !at.IsZero():
+		return now
 	case acmelog.Outcome(t.Attempt.Outcome) == acmelog.Running:
 		return now
 	}
@@ -50,9 +65,9 @@ type Trying struct {
 	RenewalID string `json:"renewal_id"`
 	Before    string `json:"before,omitempty"` // the leaf on disk
 	Last      *Try   `json:"last,omitempty"`
-	Said      string `json:"said,omitempty"`     // the attempt that renewal.attempted was said of last
-	Failed    string `json:"failed,omitempty"`   // the attempt, and how it ended, that renewal.failed was said of last
-	Failures  int    `json:"failures,omitempty"` // how often that was
+	// Paused is the attempt that told that the CA has paused the account, until one
+	// comes further.
+	Paused *Try `json:"paused,omitempty"`
 	// Due: the log says that a certificate was issued; it must be on disk by then.
 	Due time.Time `json:"due,omitzero"`
 }
@@ -63,6 +78,7 @@ const (
 	tellsEarly = 30 * time.Second // and so long before the log told that it began
 	backdated  = 65 * time.Minute // CAs set notBefore an hour back
 	lateFiles  = 10 * time.Second // files that a log tells of need so long at most to settle and to be read
+	listens    = time.Minute      // after a start a log has so long to tell of attempts before it is said that there was none
 )
 
 // heard takes in what a log tells. It opens no story and ends none: files and
@@ -71,52 +87,117 @@ func (k *step) heard(in *Told) {
 	s := k.s
 	a := in.Attempt
 	outcome := acmelog.Outcome(a.Outcome)
+	if in.Other {
+		k.noTry(in.ID)
+		return
+	}
 	if outcome == acmelog.Skipped {
 		if at := (&Try{Attempt: a, At: in.At}).began(); at.After(s.Skipped) {
 			s.Skipped = at
 		}
+		k.noTry(in.ID)
 		return
 	}
 	if a.DryRun || a.Staging && (s.Disk == nil || !staged(s.Disk.Leaf.Issuer)) {
+		k.noTry(in.ID)
 		return
 	}
 	try := &Try{ID: in.ID, Attempt: a, At: in.At}
+	if h := s.heardOf(try.ID); h != nil {
+		try.At = h.At
+	}
 	if t := s.Story; t != nil && s.Disk != nil && k.brought(try) {
 		k.heardOfStory(try, in.Old)
 		return
 	}
+	if s.Standing == Reverted && outcome == acmelog.Issued && k.broughtBefore(try) {
+		return // what it brought is not on disk any more
+	}
 	if in.Old && s.Disk != nil && !try.ended(k.now).After(s.Disk.Leaf.NotBefore.Add(backdated)) {
 		return // of an earlier leaf
 	}
-	if s.Trying != nil && s.Trying.Last != nil && s.Trying.Last.ID != try.ID {
-		if a.Doubtful && outcome == acmelog.Issued || try.began().Before(s.Trying.Last.began()) {
+	if !in.Old && s.Disk != nil {
+		ended, leaf := try.ended(k.now), s.Disk.Leaf
+		if ended.Before(s.Disk.Since) && ended.Before(leaf.NotBefore.Add(backdated)) {
+			return // it is told of late: the leaf on disk came after it
+		}
+	}
+	if tr := s.Trying; tr != nil && tr.Last != nil && tr.Last.ID != try.ID {
+		if a.Doubtful && outcome == acmelog.Issued {
+			return
+		}
+		if try.began().Before(tr.Last.began()) { // a later one is known already
+			if !in.Old && outcome == acmelog.Failed && tr == k.trying() {
+				k.attempted(try)
+				k.tryFailed(try)
+			}
 			return
 		}
 	} else if a.Doubtful && outcome == acmelog.Issued && s.Trying == nil {
 		return // a success that nobody asked for
 	}
 	tr := k.trying()
-	if tr.Last != nil && tr.Last.ID == try.ID {
-		try.At = tr.Last.At
+	if tr.Last != nil && tr.Last.ID != try.ID {
+		tr.Due = time.Time{}
 	}
 	tr.Last = try
 	if outcome == acmelog.Issued && in.Old {
 		return // what became of it nobody knows any more
 	}
-	k.attempted(try, tr)
+	k.attempted(try)
 	switch outcome {
 	case acmelog.Failed, acmelog.Stalled:
-		k.tryFailed(tr)
+		tr.Due = time.Time{}
+		k.tryFailed(try)
 	case acmelog.Issued:
 		if a.Doubtful {
 			return
 		}
+		tr.Paused = nil
 		if acmelog.Client(a.Client) == acmelog.HAProxy { // it writes no file
 			k.again()
 			return
 		}
-		tr.Due = k.now.Add(k.p.Grace + lateFiles)
+		if tr.Due.IsZero() && s.heardOf(try.ID).Failed != CauseNotWritten {
+			tr.Due = k.now.Add(k.p.Grace + lateFiles)
+		}
 	}
+}
+
+// noTry forgets an attempt that turned out to be none.
+func (k *step) noTry(id string) {
+	if tr := k.s.Trying; tr != nil && tr.Last != nil && tr.Last.ID == id {
+		tr.Last, tr.Due = nil, time.Time{}
+	}
+	if t := k.s.Story; t != nil && t.Try != nil && t.Try.ID == id && !t.Try.issued() {
+		t.Try = nil
+		k.trySeen(false)
+	}
+}
+
+// tries reports whether an attempt counts as one for the certificate.
+func (s *State) tries(id string) bool {
+	return s.Trying != nil && s.Trying.Last != nil && s.Trying.Last.ID == id ||
+		s.Story != nil && s.Story.Try != nil && s.Story.Try.ID == id && !s.Story.Try.issued()
+}
+
+// heardOf returns what is known of an attempt; nil: nothing.
+func (s *State) heardOf(id string) *HeardOf {
+	for i := range s.Heard {
+		if s.Heard[i].ID == id {
+			return &s.Heard[i]
+		}
+	}
+	return nil
+}
+
+// hearOf notes an attempt; first: nothing was said of it.
+func (s *State) hearOf(try *Try) (first bool) {
+	if s.heardOf(try.ID) != nil {
+		return false
+	}
+	s.Heard = append(s.Heard[max(0, len(s.Heard)-maxHeardOf+1):], HeardOf{ID: try.ID, At: try.At})
+	return true
 }
 
 // heardOfStory takes in what the log tells of the leaf on disk. What it calls a
@@ -126,11 +207,11 @@ func (k *step) heardOfStory(try *Try, old bool) {
 	told := t.Try
 	if told != nil && told.ID == try.ID {
 		try.At = told.At
-	} else if told != nil && acmelog.Outcome(told.Attempt.Outcome) == acmelog.Issued && acmelog.Outcome(try.Attempt.Outcome) != acmelog.Issued {
+	} else if told != nil && told.issued() && !try.issued() {
 		return // that one wrote it
 	}
 	t.Try = try
-	if !old && (told == nil || told.ID != try.ID) && !t.Baseline {
+	if first := k.s.hearOf(try); first && !old && !t.Baseline {
 		k.say(notify.RenewalAttempted, notify.Info, func(d *notify.Data) { d.Detail = tellsTry(try.Attempt) })
 	}
 	k.trySeen(goesOn(try.Attempt))
@@ -145,7 +226,7 @@ func (k *step) trySeen(running bool) {
 // goesOn reports whether an attempt goes on in a client whose log tells the end of
 // every run: that of others may be over for long.
 func goesOn(a notify.Attempt) bool {
-	if acmelog.Outcome(a.Outcome) != acmelog.Running {
+	if acmelog.Outcome(a.Outcome) != acmelog.Running || a.Doubtful {
 		return false
 	}
 	switch acmelog.Client(a.Client) {
@@ -153,6 +234,11 @@ func goesOn(a notify.Attempt) bool {
 		return true
 	}
 	return false
+}
+
+// issued reports whether the log tells credibly that the attempt got a certificate.
+func (t *Try) issued() bool {
+	return acmelog.Outcome(t.Attempt.Outcome) == acmelog.Issued && !t.Attempt.Doubtful
 }
 
 // brought reports whether an attempt is the one that brought the leaf on disk.
@@ -168,11 +254,28 @@ func (k *step) brought(try *Try) bool {
 	if began.After(t.Since.Add(tellsEarly)) || t.Baseline && began.After(t.Since) {
 		return false
 	}
-	if t.Baseline { // when it came nobody saw; when it was issued it says itself
-		issued := t.Leaf.NotBefore
-		return acmelog.Outcome(try.Attempt.Outcome) != acmelog.Failed && !began.After(issued.Add(backdated)) && !ended.Before(issued.Add(-tellsEarly))
+	if t.Try != nil && t.Try.issued() && began.After(t.Since) {
+		return false // that one brought it, and this one began later
 	}
-	return !ended.Before(t.Since.Add(-tellsLate))
+	// When it came, perhaps nobody saw; when it was issued it says itself.
+	fits := try.fits(t.Leaf.NotBefore, k.now)
+	if t.Baseline {
+		return acmelog.Outcome(try.Attempt.Outcome) != acmelog.Failed && fits
+	}
+	return fits && try.issued() || !ended.Before(t.Since.Add(-tellsLate))
+}
+
+// fits reports whether a leaf with this notBefore may be what an attempt brought.
+func (t *Try) fits(notBefore, now time.Time) bool {
+	return !t.began().After(notBefore.Add(backdated)) && !t.ended(now).Before(notBefore.Add(-tellsEarly))
+}
+
+// broughtBefore reports whether an attempt brought a leaf that is newer than the
+// one on disk and was there before.
+func (k *step) broughtBefore(try *Try) bool {
+	return slices.ContainsFunc(k.s.History, func(l Known) bool {
+		return l.NotBefore.After(k.s.Disk.Leaf.NotBefore) && try.fits(l.NotBefore, k.now)
+	})
 }
 
 // trying returns what is remembered of the renewal that is to come.
@@ -190,35 +293,52 @@ func (k *step) trying() *Trying {
 }
 
 // attempted says that the client tries, once for each attempt.
-func (k *step) attempted(try *Try, tr *Trying) {
-	if tr.Said == try.ID {
+func (k *step) attempted(try *Try) {
+	if !k.s.hearOf(try) {
 		return
 	}
-	tr.Said = try.ID
-	k.sayTrying(notify.RenewalAttempted, notify.Info, func(d *notify.Data) {
+	k.sayTrying(notify.RenewalAttempted, notify.Info, try, func(d *notify.Data) {
 		d.Detail = tellsTry(try.Attempt)
 	})
 }
 
-// tryFailed says that the last attempt failed, or stalled, once for each way in
-// which it ended.
-func (k *step) tryFailed(tr *Trying) {
-	a := tr.Last.Attempt
-	ended := tr.Last.ID + " " + a.Outcome
-	if tr.Failed == ended {
+// tryFailed says that an attempt failed, or stalled, once for each way in which it
+// ended.
+func (k *step) tryFailed(try *Try) {
+	a, tr := try.Attempt, k.s.Trying
+	switch {
+	case a.Doubtful || acmelog.Outcome(a.Outcome) != acmelog.Failed:
+	case a.Paused:
+		tr.Paused = try
+	case tr.Paused != nil && !try.began().Before(tr.Paused.began()) && orderTaken(a):
+		tr.Paused = nil
+	}
+	h := k.s.heardOf(try.ID)
+	if h.Failed == a.Outcome {
 		return
 	}
-	tr.Failed = ended
-	tr.Failures++
-	tr.Due = time.Time{}
-	k.sayTrying(notify.RenewalFailed, k.lateness(), func(d *notify.Data) {
+	h.Failed = a.Outcome
+	k.sayTrying(notify.RenewalFailed, k.lateness(), try, func(d *notify.Data) {
 		d.Detail, d.Hint = tellsFailure(a), adviceFor(a)
 		d.Cause = causeOf(a)
-		d.Next = &notify.Next{Action: "wait", At: a.RetryAfter}
+		d.Next = &notify.Next{Action: "wait"}
+		if a.RetryAfter.After(k.now) {
+			d.Next.At = a.RetryAfter
+		}
 		if a.Paused {
 			d.Next = &notify.Next{Action: "person"}
 		}
 	})
+}
+
+// orderTaken reports whether the CA has taken the order of an attempt that failed
+// later: an account that is paused gets none.
+func orderTaken(a notify.Attempt) bool {
+	switch acmelog.Phase(a.Phase) {
+	case acmelog.PhaseChallenge, acmelog.PhaseFinalize, acmelog.PhaseIssued:
+		return true
+	}
+	return false
 }
 
 // lateness is how bad it is that a renewal failed: it is tried again, as long as
@@ -234,7 +354,7 @@ func (k *step) lateness() notify.Severity {
 }
 
 // sayTrying says something of the renewal that is to come.
-func (k *step) sayTrying(kind notify.Kind, sev notify.Severity, fill func(*notify.Data)) {
+func (k *step) sayTrying(kind notify.Kind, sev notify.Severity, try *Try, fill func(*notify.Data)) {
 	tr := k.s.Trying
 	k.say(kind, sev, func(d *notify.Data) {
 		d.RenewalID, d.Previous = tr.RenewalID, nil
@@ -243,8 +363,8 @@ func (k *step) sayTrying(kind notify.Kind, sev notify.Severity, fill func(*notif
 			leaf := k.s.Disk.Leaf
 			d.Certificate = &leaf
 		}
-		if tr.Last != nil {
-			d.Attempt = &tr.Last.Attempt
+		if try != nil {
+			d.Attempt = &try.Attempt
 		}
 		fill(d)
 	})
@@ -254,11 +374,14 @@ func (k *step) sayTrying(kind notify.Kind, sev notify.Severity, fill func(*notif
 // and that none was made.
 func (k *step) tryDue() {
 	s := k.s
-	if tr := s.Trying; tr != nil && !tr.Due.IsZero() && !k.now.Before(tr.Due) {
+	known := s.Sighted && k.impaired == "" && (s.Fault == nil || s.Fault.Missing) // what is on disk
+	if tr := s.Trying; tr != nil && !tr.Due.IsZero() && !k.now.Before(tr.Due) && known {
 		tr.Due = time.Time{}
-		tr.Failures++
 		a := tr.Last.Attempt
-		k.sayTrying(notify.RenewalFailed, k.lateness(), func(d *notify.Data) {
+		if h := s.heardOf(tr.Last.ID); h != nil {
+			h.Failed = CauseNotWritten
+		}
+		k.sayTrying(notify.RenewalFailed, k.lateness(), tr.Last, func(d *notify.Data) {
 			d.Cause = CauseNotWritten
 			d.Detail, d.Hint = tellsNotWritten(a)
 			d.Next = &notify.Next{Action: "person"}
@@ -273,13 +396,16 @@ func (k *step) overdue() {
 	if s.Disk == nil || k.impaired != "" || !s.Sighted || s.Standing == Removed || s.Standing == Reverted || s.Overdue == s.Disk.Leaf.SHA256 || k.byRounds() && !s.Fresh {
 		return
 	}
-	at := overdueAt(k.p.Expected, s.Disk.Leaf)
+	if s.Listening.IsZero() {
+		s.Listening = k.now
+	}
+	at := k.p.overdueAt(s)
 	if at.IsZero() || k.now.Before(at) || k.servedIsNewer() {
 		return
 	}
 	s.Overdue = s.Disk.Leaf.SHA256
 	tr := k.trying()
-	k.sayTrying(notify.RenewalOverdue, k.lateness(), func(d *notify.Data) {
+	k.sayTrying(notify.RenewalOverdue, k.lateness(), tr.Last, func(d *notify.Data) {
 		tried := tr.Last != nil
 		if k.p.Logged || tried {
 			d.Tried = &tried
@@ -329,6 +455,16 @@ func overdueAt(e Expected, leaf notify.Certificate) time.Time {
 	return expected.Add(time.Duration(float64(r)*0.15) + time.Second)
 }
 
+// overdueAt is when that is said of the leaf on disk: after a start not before its
+// log could have told of attempts.
+func (p *Policy) overdueAt(s *State) time.Time {
+	at := overdueAt(p.Expected, s.Disk.Leaf)
+	if heard := s.Listening.Add(listens); p.Logged && !at.IsZero() && at.Before(heard) && !s.Listening.IsZero() {
+		return heard
+	}
+	return at
+}
+
 // staged reports whether an issuer is one of a CA's test environment.
 func staged(issuer string) bool {
 	return strings.Contains(issuer, "STAGING") || strings.Contains(issuer, "Fake LE") || strings.Contains(strings.ToLower(issuer), "staging")
@@ -349,22 +485,30 @@ func (t *Story) adopt(tr *Trying, now time.Time) {
 		}
 	}
 	t.Try = tr.Last
-	t.Trying = goesOn(tr.Last.Attempt)
+	t.Trying = goesOn(tr.Last.Attempt) && now.Sub(tr.Last.began()) < longestRun
 }
 
 // concerns tells how surely an attempt is about a certificate: 3 by the files it
 // wrote, 2 by the client's name for it, 1 by its names, 0 not at all.
-func concerns(a notify.Attempt, c *cert, lineage string) int {
+func concerns(a notify.Attempt, c *cert, lineage string, now time.Time) int {
 	if slices.ContainsFunc(a.Saved, func(p string) bool { return samePlace(p, c.path, lineage) }) {
 		return 3
 	}
 	if a.Lineage != "" && (a.Lineage == lineage || a.Lineage == c.policy.Name || lineage == "" && a.Lineage == c.path) {
 		return 2
 	}
-	if d := c.state.Disk; d != nil && sameNames(a, d.Leaf) {
-		return 1
+	d := c.state.Disk
+	if d == nil || !sameNames(a, d.Leaf) {
+		return 0
 	}
-	return 0
+	if acmelog.Client(a.Client) == acmelog.Certbot && a.Lineage != "" && strings.HasSuffix(filepath.Dir(c.path), "/live/"+lineage) {
+		// Another lineage of the same names (-0001, say) is of interest only where it
+		// was made instead of this one.
+		if acmelog.Outcome(a.Outcome) != acmelog.Issued || now.Before(d.Leaf.NotAfter.Add(-margin(d.Leaf))) {
+			return 0
+		}
+	}
+	return 1
 }
 
 // samePlace reports whether a file that a client wrote is that of a certificate:
@@ -373,21 +517,23 @@ func samePlace(saved, path, lineage string) bool {
 	if saved == path {
 		return true
 	}
-	dir, _ := cutLast(saved, "/")
-	certDir, _ := cutLast(path, "/")
-	if dir == certDir && dir != "" && lineage != "" {
-		return true
+	dir, certDir := filepath.Dir(saved), filepath.Dir(path)
+	if dir == certDir && filepath.IsAbs(dir) {
+		return stemOf(saved) == stemOf(path) || ofItsOwn(path, lineage)
 	}
 	root, found := strings.CutSuffix(certDir, "/live/"+lineage)
 	return found && lineage != "" && dir == root+"/archive/"+lineage
 }
 
-func cutLast(s, sep string) (before, after string) {
-	i := strings.LastIndex(s, sep)
-	if i < 0 {
-		return "", s
+// ofItsOwn reports whether the directory of a certificate holds no other's files:
+// the file is not called after the certificate, or the directory is too.
+func ofItsOwn(path, lineage string) bool {
+	switch stem := stemOf(path); stem {
+	case "fullchain", "cert", "pubcert", "certificate", "bundle":
+		return true
+	default:
+		return stem == lineage && filepath.Base(filepath.Dir(path)) != "certificates"
 	}
-	return s[:i], s[i+len(sep):]
 }
 
 // sameNames reports whether an attempt asks for the names of a leaf, as far as the

@@ -83,6 +83,7 @@ const (
 	awaitNothing certbotAwait = iota
 	awaitError                // the text of an unexpected error
 	awaitSaved                // the path of a file that was written
+	awaitConf                 // the path of a lineage's configuration: long ones were wrapped
 )
 
 // certbotRun is what is known of the process that writes.

@@ -102,11 +102,57 @@ func (d *certbot) tooEarly(name string, a *attempt, src certbotSource) {
 	d.run.early[name] = a
 }
 
+// failedAuthorization stands, before 0.40, in front of the names that were refused:
+// "a.example (http-01): TYPE :: DESCRIPTION :: DETAIL, b.example (http-01): ...".
+const failedAuthorization = "Failed authorization procedure. "
+
+// refusals reads what follows failedAuthorization; what looks like another name may
+// be text of the CA.
+func (d *certbot) refusals(a *attempt, text string) (first string) {
+	for n := 0; n < maxNames; n++ {
+		name, rest, ok := strings.Cut(text, " (")
+		_, rest, is := strings.Cut(rest, "): ")
+		if !ok || !is || cleanName(name) == "" || cleanName(name) != name {
+			break
+		}
+		reason, next := rest, ""
+		for from := 0; ; {
+			i := strings.Index(rest[from:], "-01): urn:")
+			if i < 0 {
+				break
+			}
+			from += i + len("-01): urn:")
+			if j := strings.LastIndex(rest[max(0, from-2*maxNaming):from], ", "); j >= 0 {
+				j += max(0, from-2*maxNaming)
+				if other, _, ok := strings.Cut(rest[j+2:], " ("); ok && cleanName(other) == other && slices.Contains(a.Names, other) {
+					reason, next = rest[:j], rest[j+2:]
+					break
+				}
+			}
+		}
+		kind, detail, _ := certbotProblem(reason)
+		if n == 0 {
+			first = reason
+			a.name(name)
+		}
+		a.refused(name, kind, detail)
+		if text = next; text == "" {
+			break
+		}
+	}
+	return first
+}
+
 // judge notes why an attempt failed. One that has got its certificate has not: only
 // what came after that failed.
 func (d *certbot) judge(a *attempt, reason string) {
+	phase := failurePhase(a.Phase, certbotKind(reason), reason)
+	if rest, ok := strings.CutPrefix(reason, failedAuthorization); ok && a.Phase.rank() < PhaseIssued.rank() {
+		if first := d.refusals(a, rest); first != "" {
+			reason = first
+		}
+	}
 	kind, detail, f := certbotProblem(reason)
-	phase := failurePhase(a.Phase, kind, reason)
 	if a.Phase.rank() >= PhaseIssued.rank() {
 		if !ofIssuing(kind, reason) {
 			a.hookFailed(d.hookKind(), -1)
@@ -142,6 +188,15 @@ func (d *certbot) hookKind() string {
 	return d.run.hook
 }
 
+// ranHook is the kind of the hook that ran last.
+func (d *certbot) ranHook() string {
+	switch d.run.hook {
+	case "pre", "post", "deploy", "renew":
+		return d.run.hook
+	}
+	return "deploy"
+}
+
 // ofIssuing reports whether a reason is one that no certificate is got with.
 func ofIssuing(kind, reason string) bool {
 	return kind != "" || strings.HasPrefix(reason, "Some challenges have failed.") || strings.HasPrefix(reason, "All challenges have failed.") ||
@@ -159,7 +214,7 @@ func failurePhase(p Phase, kind, reason string) Phase {
 		return p
 	}
 	switch {
-	case strings.Contains(reason, "hallenges have failed."), strings.Contains(reason, "authorizations were not finalized"), strings.Contains(reason, "TXT record"):
+	case strings.HasPrefix(reason, failedAuthorization), strings.Contains(reason, "hallenges have failed."), strings.Contains(reason, "authorizations were not finalized"), strings.Contains(reason, "TXT record"):
 		return PhaseChallenge
 	case p == PhaseOrder:
 		return p

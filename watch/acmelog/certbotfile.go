@@ -92,6 +92,16 @@ func (r *certbotRecord) time(b []byte, zone *time.Location) time.Time {
 	return r.known.Add(time.Duration(ms) * time.Millisecond)
 }
 
+// certbotModule is the name of a logger; before 1.0 they were not yet internal.
+func certbotModule(logger []byte) string {
+	switch string(logger) {
+	case "certbot.main", "certbot.renewal", "certbot.auth_handler", "certbot.hooks", "certbot.log", "certbot.plugins.selection", "certbot.client",
+		"certbot.reporter", "certbot.storage", "certbot.error_handler", "certbot.cli":
+		return "certbot._internal." + string(logger[len("certbot."):])
+	}
+	return string(logger)
+}
+
 // recordBegins reads the first line of a record.
 func (d *certbot) recordBegins(l *line, g *ledger, level, logger, message []byte) {
 	r := &d.file
@@ -102,7 +112,7 @@ func (d *certbot) recordBegins(l *line, g *ledger, level, logger, message []byte
 	if d.cur != nil {
 		d.cur.hear(at)
 	}
-	switch string(logger) {
+	switch certbotModule(logger) {
 	case "acme.client":
 		d.traffic(at, message)
 	case "urllib3.connectionpool", "acme.challenges", "certbot._internal.plugins.disco", "certbot._internal.plugins.webroot":

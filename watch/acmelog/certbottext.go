@@ -132,6 +132,9 @@ func (d *certbot) say(l *line, at time.Time, g *ledger, src certbotSource, text 
 		return d.sentence(l, at, g, src, text)
 	case 'H':
 		if kind, code, ok := hookFailure(text); ok && from(fromHooks) {
+			if kind == "" {
+				kind = d.ranHook()
+			}
 			d.hookFailed(g, at, kind, code, src&fromTerminal != 0)
 			return true
 		}
@@ -178,6 +181,8 @@ func (d *certbot) say(l *line, at time.Time, g *ledger, src certbotSource, text 
 		return d.sentence(l, at, g, src, text)
 	case 'P':
 		switch {
+		case text == "Processing" && from(fromDisplay):
+			d.awaits = awaitConf
 		case strings.HasPrefix(text, "Processing /") && strings.HasSuffix(text, ".conf") && from(fromDisplay):
 			d.processing(l, at, g, text[len("Processing "):])
 		case strings.HasPrefix(text, "Plugins selected: ") && from(fromSelection):
@@ -418,6 +423,12 @@ func (d *certbot) awaited(l *line, at time.Time, g *ledger, src certbotSource, t
 		}
 		text = reason
 		d.fails(l, at, g, "", text, src)
+	case awaitConf:
+		d.awaits = awaitNothing
+		if !strings.HasPrefix(text, "/") || !strings.HasSuffix(text, ".conf") {
+			return false
+		}
+		d.processing(l, at, g, text)
 	case awaitSaved:
 		d.awaits = awaitNothing
 		path := strings.TrimSpace(text)
@@ -458,7 +469,8 @@ func hookOutput(text string) bool {
 }
 
 // hookFailure reads "Hook 'deploy-hook' reported error code 3" and, before 1.16,
-// `deploy-hook command "..." returned error code 3`.
+// `deploy-hook command "..." returned error code 3`; before 0.37 that began with
+// "Hook", of whatever kind it was.
 func hookFailure(text string) (kind string, code int, ok bool) {
 	name, number, found := "", "", false
 	if rest, is := strings.CutPrefix(text, "Hook '"); is {
@@ -474,6 +486,9 @@ func hookFailure(text string) (kind string, code int, ok bool) {
 	code, err := strconv.Atoi(number)
 	if !found || err != nil {
 		return "", 0, false
+	}
+	if name == "Hook" {
+		return "", code, true
 	}
 	kind, ok = strings.CutSuffix(name, "-hook")
 	switch kind {

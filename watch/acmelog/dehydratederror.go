@@ -95,7 +95,10 @@ func (d *dehydrated) fails(text string, l *line, g *ledger) {
 		d.block = dhBlock{run: r, result: isResult, status: status, text: text}
 		if isResult {
 			d.result([]byte(result))
-			if !strings.HasPrefix(result, `["`) {
+			switch {
+			case result == "{": // as the CA sent it, before 0.7
+				d.block.lines, d.block.body = append(d.block.lines, "{\n"...), true
+			case !strings.HasPrefix(result, `["`):
 				d.block.lines = append(d.block.lines, result[:min(len(result), maxAnswer)]...)
 				d.conclude(g)
 			}
@@ -191,7 +194,7 @@ func requestURL(text string) string {
 // more reads the next line of an error; false: it is none.
 func (d *dehydrated) more(l *line, g *ledger) bool {
 	b, text := &d.block, l.text
-	if b.result {
+	if b.result && !b.body {
 		if !bytes.HasPrefix(text, []byte(`["`)) {
 			return false
 		}

@@ -47,7 +47,7 @@ var legoV4Quiet = []string{
 
 // legoV4Fatal are the beginnings of its last words, besides errors of ACME.
 var legoV4Fatal = []string{
-	"error: one or more domains had a problem:", "Could not ", "Error while ", "Error: ", "Unable to ", "Account ",
+	"error: one or more domains had a problem:", "acme: Error -> One or more domains had a problem:", "Could not ", "Error while ", "Error: ", "Unable to ", "Account ",
 	"Server requires External Account Binding", "You have to pass ", "You did not accept the TOS", "Please specify ",
 	"No challenge selected", "Unsupported KeyType", "acme: ", "get directory at ", `Post "`, `Get "`, `Head "`, "failed to ",
 	"Requires arguments", "Invalid HTTP challenge options", "Invalid PFX format", "no domains to obtain", "invalid order", "order ",

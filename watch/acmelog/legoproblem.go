@@ -46,6 +46,9 @@ func legoProblem(text string) (f found, detail string) {
 		f.kind = HTTP5xx
 	}
 	if !problem {
+		if (f.kind == Network || f.kind == HTTP5xx) && (strings.Contains(text, "error presenting token: ") || strings.HasPrefix(text, "propagation: ")) {
+			f.kind = "" // it is the DNS provider that was not reached, not the CA
+		}
 		return f, text
 	}
 	rest = strings.TrimPrefix(rest, " ")
@@ -86,6 +89,7 @@ func legoFailure(a *attempt, text string) (more bool) {
 	if m := legoDirectory.FindStringSubmatch(text); m != nil {
 		a.ca(m[1])
 	}
+	text = strings.Replace(text, "acme: Error -> One or more domains", "error: one or more domains", 1) // before 2.2
 	head, rest, ok := strings.Cut(text, legoDomains)
 	if !ok || strings.Contains(head, "acme: error:") { // the words of a CA
 		legoFault(a, p, strings.TrimSpace(text))

@@ -16,6 +16,7 @@ import (
 // "installed"). The attempt is told at the first, and once more at the second.
 type modMD struct {
 	remarks []mdRemark // the latest lines that name no managed domain
+	errno   string     // what the present line calls a failure of the system
 	staged  []*attempt // issued, not activated
 	failed  *attempt   // the last that failed: the next line may say when it is tried again
 	hook    mdHook     // a command that failed, before it is known in which attempt
@@ -47,6 +48,8 @@ var mdReasons = []string{"renewing", "renewed", "installed", "expiring", "errore
 
 func signModMD(text []byte) int {
 	switch {
+	case bytes.HasPrefix(text, []byte("[md:")) && bytes.Contains(text, []byte("AH100")):
+		return 3
 	case text[0] == '[' && bytes.Contains(text, []byte(" [md:")):
 		switch {
 		case bytes.Contains(text, []byte("AH100")), bytes.Contains(text, []byte("AH105")):
@@ -91,6 +94,7 @@ func (d *modMD) line(l *line, g *ledger) {
 			if at.IsZero() {
 				at = l.at
 			}
+			d.errno = apacheErrno(text)
 			d.apache(string(msg), at, l, g)
 		} else if reason, md, at := mdMessage(text, l.at, g.zone); reason != "" {
 			d.message(reason, md, at, l, g)
@@ -154,6 +158,26 @@ func apacheLine(text []byte, zone *time.Location) (at time.Time, msg []byte, ok 
 		return time.Time{}, nil, false
 	}
 	return at, text, true
+}
+
+// apacheErrno is what stands between an errno and the message, "(13)Permission
+// denied: AH10056: ...", where it is the system's or of time that ran out: others
+// are mod_md's way to carry a status.
+func apacheErrno(text []byte) string {
+	before, _, ok := bytes.Cut(text, []byte(": AH10056: "))
+	if !ok {
+		return ""
+	}
+	i := bytes.LastIndex(before[max(0, len(before)-200):], []byte("] ("))
+	if i < 0 {
+		return ""
+	}
+	number, words, _ := bytes.Cut(before[max(0, len(before)-200)+i+3:], []byte(")"))
+	switch string(number) {
+	case "13", "28", "30", "70007":
+		return string(words)
+	}
+	return ""
 }
 
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }
@@ -396,6 +420,9 @@ func (d *modMD) failure(md, detail string, at time.Time, l *line, g *ledger) {
 		}
 	}
 	if !told {
+		if detail == "" { // mod_md 1 says nothing else
+			detail = d.errno
+		}
 		kind := findProblem(detail).kind
 		if strings.HasPrefix(detail, "Unsuccessful in contacting ACME server") {
 			kind = Network

@@ -51,9 +51,9 @@ func signTraefik(text []byte) int {
 }
 
 // traefikMatters is the cheap look at a line: those that matter name a resolver,
-// whose name ends in .acme, or lego.
+// whose name ends in .acme, or lego; Traefik 1 has no resolvers.
 func traefikMatters(b []byte) bool {
-	return bytes.Contains(b, []byte(".acme")) || bytes.Contains(b, []byte("lego"))
+	return bytes.Contains(b, []byte(".acme")) || bytes.Contains(b, []byte("lego")) || bytes.Contains(b, []byte(" obtain ACME certificate"))
 }
 
 // traefikWhat is what a message of Traefik itself says.
@@ -308,7 +308,10 @@ func traefikBegin(names []string, l *line, at time.Time, g *ledger) *attempt {
 func (d *traefik) tell(what traefikWhat, rest []byte, t *traefikLine, l *line, g *ledger) {
 	text := ""
 	if what == traefikUnable && bytes.HasPrefix(rest, []byte(`s "`)) { // version 2 may say it in one sentence
-		if _, text, _ = strings.Cut(string(rest), `": `); t.behind {
+		if _, text, _ = strings.Cut(string(rest), `": `); text == "" { // version 1
+			_, text, _ = strings.Cut(string(rest), `" : `)
+		}
+		if t.behind {
 			text, _, _ = strings.Cut(text, " providerName=")
 		}
 	}

@@ -16,6 +16,8 @@ const (
 	cri     // containerd and CRI-O: 2006-01-02T15:04:05.999999999Z stdout F text
 	journal // journalctl -o json
 	syslog  // a file that rsyslog or syslog-ng writes
+	compose // docker compose logs: name  | text
+	timed   // docker logs -t, kubectl logs --timestamps: 2006-01-02T15:04:05.000000000Z text
 )
 
 // transport takes the wrapping off. It is decided by the first line and kept: a
@@ -44,7 +46,7 @@ func (t *transport) unwrap(l *line, p *Parser) {
 		l.text = bytes.TrimLeft(l.text, "\x00")
 	}
 	if t.as == undecided {
-		if len(bytes.TrimSpace(l.text)) == 0 || bytes.HasPrefix(l.text, []byte("-- ")) { // journalctl's own words
+		if len(bytes.TrimSpace(l.text)) == 0 || bytes.HasPrefix(l.text, []byte("-- ")) || bytes.HasPrefix(l.text, []byte("Attaching to ")) { // journalctl's and compose's own words
 			return
 		}
 		if t.as = wrappingOf(l.text); t.as == plain && stamped(l.text) { // "last message repeated 2 times"
@@ -69,6 +71,19 @@ func (t *transport) unwrap(l *line, p *Parser) {
 			l.text, l.at = syslogText(text), at
 		}
 		p.text(l)
+	case compose:
+		if text, ok := composeLine(l.text); ok {
+			l.text = text
+		}
+		if text, at, ok := timedLine(l.text); ok {
+			l.text, l.at = text, at
+		}
+		p.text(l)
+	case timed:
+		if text, at, ok := timedLine(l.text); ok {
+			l.text, l.at = text, at
+		}
+		p.text(l)
 	default:
 		p.text(l)
 	}
@@ -88,7 +103,48 @@ func wrappingOf(b []byte) wrapping {
 	if _, _, ok := syslogLine(b, time.Time{}, time.UTC); ok {
 		return syslog
 	}
+	if _, ok := composeLine(b); ok {
+		return compose
+	}
+	if _, _, ok := timedLine(b); ok {
+		return timed
+	}
 	return plain
+}
+
+// composeLine cuts the name of a container and the bar behind it off.
+func composeLine(b []byte) (text []byte, ok bool) {
+	head := b[:min(len(b), 100)]
+	i := bytes.IndexByte(head, '|')
+	if i < 2 || head[i-1] != ' ' {
+		return nil, false
+	}
+	name := bytes.TrimRight(head[:i], " ")
+	if len(name) == 0 {
+		return nil, false
+	}
+	for _, c := range name {
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.') {
+			return nil, false
+		}
+	}
+	return bytes.TrimPrefix(b[i+1:], []byte(" ")), true
+}
+
+// timedLine cuts a time with nine digits behind the second off; that of lego 5, which
+// has as many, is followed by a level.
+func timedLine(b []byte) (text []byte, at time.Time, ok bool) {
+	if len(b) < 31 || b[4] != '-' || b[10] != 'T' || b[19] != '.' || b[29] != 'Z' || b[30] != ' ' {
+		return nil, time.Time{}, false
+	}
+	text = b[31:]
+	for _, level := range []string{"DEBUG ", "INFO ", "WARN ", "ERROR "} {
+		if bytes.HasPrefix(text, []byte(level)) {
+			return nil, time.Time{}, false
+		}
+	}
+	at, err := time.Parse(time.RFC3339Nano, string(b[:30]))
+	return text, at, err == nil
 }
 
 // join hands a line to the dialect when its last piece has come.
