@@ -121,13 +121,6 @@ func (g *ledger) close(a *attempt, at time.Time) {
 	}
 }
 
-// closeAll closes every open attempt.
-func (g *ledger) closeAll(at time.Time) {
-	for len(g.open) > 0 {
-		g.close(g.open[0], at)
-	}
-}
-
 // exited ends every open attempt of a client that does one run and ends: status
 // 0 is no proof of anything, so what was issued must have been told.
 func (g *ledger) exited(e Exit) {

@@ -201,9 +201,7 @@ func (d *smallstep) daemon(level, msg string, at time.Time, l *line, g *ledger) 
 		return
 	}
 	d.issued = nil
-	if strings.HasPrefix(msg, "error renewing certificate: ") {
-		msg = strings.TrimPrefix(msg, "error renewing certificate: ")
-	}
+	msg = strings.TrimPrefix(msg, "error renewing certificate: ")
 	a := g.begin("", l, at)
 	if !d.several {
 		a.lineage(d.name)
