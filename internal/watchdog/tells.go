@@ -163,6 +163,10 @@ func adviceFor(a notify.Attempt) string {
 			return "remove the name that the CA does not certify"
 		}
 	}
+	switch acmelog.Client(a.Client) {
+	case acmelog.Caddy, acmelog.Traefik, acmelog.ModMD, acmelog.NginxACME, acmelog.HAProxy, acmelog.CertManager: // nobody runs them by hand
+		return "see " + a.Client + "'s own log"
+	}
 	return "run " + a.Client + " by hand and read its log"
 }
 
