@@ -251,7 +251,14 @@ func (k *step) brought(try *Try) bool {
 		return true
 	}
 	began, ended := try.began(), try.ended(k.now)
-	if began.After(t.Since.Add(tellsEarly)) || t.Baseline && began.After(t.Since) {
+	late := time.Duration(0) // how long after the first sign of its leaf the log may seem to tell that it began
+	if untimed(try.Attempt.Client) {
+		late = tellsEarly
+	}
+	if began.After(t.Since.Add(late)) || t.Baseline && began.After(t.Since) {
+		return false
+	}
+	if late == 0 && acmelog.Outcome(try.Attempt.Outcome) == acmelog.Running && !began.Before(t.Since) {
 		return false
 	}
 	if t.Try != nil && t.Try.issued() && began.After(t.Since) {
@@ -263,6 +270,16 @@ func (k *step) brought(try *Try) bool {
 		return acmelog.Outcome(try.Attempt.Outcome) != acmelog.Failed && fits
 	}
 	return fits && try.issued() || !ended.Before(t.Since.Add(-tellsLate))
+}
+
+// untimed reports whether a client's log has no times: it is known only when its
+// lines were read.
+func untimed(client string) bool {
+	switch acmelog.Client(client) {
+	case acmelog.Dehydrated, acmelog.Uacme, acmelog.AcmeTiny, acmelog.Getssl:
+		return true
+	}
+	return false
 }
 
 // fits reports whether a leaf with this notBefore may be what an attempt brought.
